@@ -1,0 +1,6 @@
+"""The configuration tree: every default, and how YAML files and `KEY VALUE` pairs merge into it."""
+
+from dassl.config.defaults import get_cfg_default
+from dassl.config.node import Config, clean_cfg, collect_problems
+
+__all__ = ["Config", "clean_cfg", "collect_problems", "get_cfg_default"]

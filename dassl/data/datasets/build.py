@@ -1,0 +1,22 @@
+"""DATASET.NAME → data set."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+from dassl.data.datasets.base_dataset import DatasetBase
+from dassl.utils.registry import Registry
+
+DATASET_REGISTRY = Registry("DATASET")
+
+
+def build_dataset(cfg: CfgNode) -> DatasetBase:
+    """Builds the data set that DATASET.NAME stands for.
+
+    Raises:
+        UnknownNameError: (a KeyError) there is none of that name.
+    """
+    dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
+    if cfg.VERBOSE:
+        print(f"Loading dataset: {cfg.DATASET.NAME}")
+    return dataset(cfg)

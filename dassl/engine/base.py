@@ -1,0 +1,288 @@
+"""TrainerBase: models with their optimizers, checkpoints, and the loop over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dassl.utils import (
+    CheckpointError,
+    MissingFileError,
+    NonFiniteLossError,
+    load_checkpoint,
+    resume_from_checkpoint,
+    save_checkpoint,
+    tolist_if_not,
+)
+
+
+class TrainerBase:
+    """Holds models with their optimizers and runs epochs; subclasses fill in the hooks."""
+
+    epoch = 0
+    start_epoch = 0
+    max_epoch = 0
+    batch_idx = 0
+    num_batches = 0
+    precision = "fp32"
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._optims: OrderedDict[str, Any] = OrderedDict()
+        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        self._writer: Any = None
+        self.model_epoch: int | None = None  # epochs behind the weights held now
+        self.last_accuracy: float | None = None  # per cent, of the latest evaluation
+
+    # --- models -----------------------------------------------------------------------------------
+
+    def register_model(
+        self, name: str = "model", model: nn.Module = None, optim: Any = None, sched: Any = None
+    ) -> None:
+        """Puts a model (and its optimizer and schedule) under the loop's care.
+
+        What is registered is saved, resumed, stepped and switched between training and evaluation.
+
+        Raises:
+            RuntimeError: `__init__` of the trainer has not been called.
+            ValueError: the name is taken.
+        """
+        if "_models" not in self.__dict__:
+            raise RuntimeError("call super().__init__() before register_model()")
+        if name in self._models:
+            raise ValueError(f"a model named {name!r} is registered already")
+        self._models[name] = model
+        self._optims[name] = optim
+        self._scheds[name] = sched
+
+    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
+        """Returns `names` as a list, or all names; raises ValueError for an unknown one."""
+        if not names:
+            return list(self._models)
+        names = tolist_if_not(names)
+        for name in names:
+            if name not in self._models:
+                raise ValueError(f"no model is named {name!r}; there are {list(self._models)}")
+        return names
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Switches models to "train", or to evaluation ("test" or "eval")."""
+        if mode not in ("train", "test", "eval"):
+            raise ValueError(f"mode is {mode!r}; expected train, test or eval")
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Takes one step in the learning-rate schedules; called at the end of an epoch."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def get_current_lr(self, names: str | list[str] | None = None) -> float:
+        """Returns the rate of the first parameter group of the first model."""
+        return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def save_model(
+        self,
+        epoch: int,
+        directory: str,
+        is_best: bool = False,
+        val_result: float | None = None,
+        model_name: str = "",
+    ) -> None:
+        """Saves every registered model to `<directory>/<name>/model.pth.tar-<epoch + 1>`."""
+        for name in self.get_model_names():
+            optim, sched = self._optims[name], self._scheds[name]
+            save_checkpoint(
+                {
+                    "state_dict": self._models[name].state_dict(),
+                    "epoch": epoch + 1,
+                    "optimizer": None if optim is None else optim.state_dict(),
+                    "scheduler": None if sched is None else sched.state_dict(),
+                    "val_result": val_result,
+                },
+                str(Path(directory) / name),
+                is_best=is_best,
+                model_name=model_name,
+            )
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Continues from the latest checkpoint in `directory`; returns the epochs finished."""
+        names = self.get_model_names()
+        if not all((Path(directory) / name).is_dir() for name in names):
+            print("No checkpoint found, train from scratch")
+            return 0
+        print(f"Found checkpoint at {directory} (will resume training)")
+        start_epoch = 0
+        for name in names:
+            start_epoch = resume_from_checkpoint(
+                str(Path(directory) / name),
+                self._models[name],
+                self._optims[name],
+                self._scheds[name],
+            )
+        self.model_epoch = start_epoch
+        return start_epoch
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Loads every registered model from `<directory>/<name>/`.
+
+        Args:
+            directory: output folder of a training run; empty: nothing is loaded.
+            epoch: load `model.pth.tar-<epoch>`; None: `model-best.pth.tar`.
+
+        Raises:
+            MissingFileError: there is no such file; the message lists the epochs there are.
+            CheckpointError: the file does not fit the model.
+        """
+        if not directory:
+            print(
+                "Note that load_model() is skipped as no pretrained model is given "
+                "(ignore this if it's done on purpose)"
+            )
+            return
+        for name in self.get_model_names():
+            path = checkpoint_path(Path(directory) / name, epoch)
+            checkpoint = load_checkpoint(str(path))
+            print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
+            try:
+                self.load_weights(name, checkpoint["state_dict"])
+            except RuntimeError as error:
+                raise CheckpointError(f"{path} does not fit {name}: {error}") from None
+            self.model_epoch = checkpoint["epoch"]
+
+    def load_weights(self, name: str, state_dict: dict[str, Tensor]) -> None:
+        """Copies a checkpoint's state dict into the model called `name`."""
+        self._models[name].load_state_dict(state_dict)
+
+    # --- TensorBoard ------------------------------------------------------------------------------
+
+    def init_writer(self, log_dir: str) -> None:
+        """Opens the TensorBoard log, unless one is open."""
+        if self._writer is not None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            print("TensorBoard is not installed, so nothing is written for it (pip install it)")
+            return
+        print(f"Initialize tensorboard (log_dir={log_dir})")
+        self._writer = SummaryWriter(log_dir=log_dir)
+
+    def close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+        if self._writer is not None:
+            self._writer.add_scalar(tag, scalar_value, global_step)
+
+    # --- the loop and its hooks -------------------------------------------------------------------
+
+    def train(self, start_epoch: int, max_epoch: int) -> float | None:
+        """Trains epochs `start_epoch` .. `max_epoch - 1`.
+
+        Returns:
+            The accuracy in per cent of the evaluation at the end; None if there was none.
+        """
+        self.start_epoch = start_epoch
+        self.max_epoch = max_epoch
+        self.before_train()
+        for epoch in range(self.start_epoch, self.max_epoch):
+            self.epoch = epoch
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+        self.after_train()
+        return self.last_accuracy
+
+    def before_train(self) -> None:
+        pass
+
+    def after_train(self) -> None:
+        pass
+
+    def before_epoch(self) -> None:
+        pass
+
+    def after_epoch(self) -> None:
+        pass
+
+    def run_epoch(self) -> None:
+        raise NotImplementedError
+
+    def test(self) -> float:
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        raise NotImplementedError
+
+    def model_inference(self, input: Any) -> Tensor:
+        raise NotImplementedError
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def detect_anomaly(self, loss: Tensor | float) -> None:
+        """Raises NonFiniteLossError (a FloatingPointError) if the loss is infinite or NaN."""
+        finite = torch.isfinite(loss).all() if isinstance(loss, Tensor) else math.isfinite(loss)
+        if not finite:
+            raise NonFiniteLossError(
+                f"the loss is infinite or NaN in epoch {self.epoch + 1} of {self.max_epoch}, batch "
+                f"{self.batch_idx + 1} of {self.num_batches}, precision {self.precision}. Try a "
+                "smaller OPTIM.LR or full precision (PREC fp32)."
+            )
+
+    def model_zero_grad(self, names: str | list[str] | None = None) -> None:
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss: Tensor) -> None:
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names: str | list[str] | None = None) -> None:
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None) -> None:
+        """One optimizer step on `loss`."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)
+
+
+def checkpoint_path(folder: Path, epoch: int | None) -> Path:
+    """Returns the file of an epoch, or of the best model for None.
+
+    Raises:
+        MissingFileError: it does not exist; the message lists what does.
+    """
+    path = folder / ("model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}")
+    if path.is_file():
+        return path
+    epochs = sorted(
+        int(p.name.rpartition("-")[2])
+        for p in folder.glob("model.pth.tar-*")
+        if p.name.rpartition("-")[2].isdigit()
+    )
+    if not epochs:
+        hint = "the folder holds no checkpoint of an epoch"
+    else:
+        hint = f"use --load-epoch with one of {', '.join(map(str, epochs))}"
+    raise MissingFileError(f'Model not found at "{path}": {hint}')

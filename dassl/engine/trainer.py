@@ -1,0 +1,259 @@
+"""SimpleTrainer → TrainerX / TrainerXU: data, evaluation, and the loop over batches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from dassl.data import DataManager
+from dassl.engine.base import TrainerBase
+from dassl.evaluation import build_evaluator
+from dassl.utils import AverageMeter, MetricMeter, MissingFileError, mkdir_if_missing
+from dassl.utils.results import append_record, config_digest, versions
+
+__all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
+
+
+class SimpleTrainer(TrainerBase):
+    """Data, model and evaluator from a configuration; evaluation; checkpoints by schedule.
+
+    Building it calls, in this order, `check_cfg`, `build_data_loader`, `build_model`.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__()
+        self.check_cfg(cfg)
+        use_cuda = torch.cuda.is_available() and cfg.USE_CUDA
+        self.device = torch.device("cuda" if use_cuda else "cpu")
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.cfg = cfg
+        self.build_data_loader()
+        self.build_model()
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.best_result = -math.inf
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Raises ConfigError if the configuration does not suit this trainer."""
+
+    def build_data_loader(self) -> None:
+        """Sets `dm`, the loaders, `num_classes` and `lab2cname`."""
+        dm = DataManager(self.cfg)
+        self.train_loader_x = dm.train_loader_x
+        self.train_loader_u = dm.train_loader_u  # None where there are no unlabelled images
+        self.val_loader = dm.val_loader  # None where there is no validation split
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.num_source_domains = dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    def build_model(self) -> None:
+        """Builds the model and registers it."""
+        raise NotImplementedError(f"{type(self).__name__} must define build_model()")
+
+    def train(self) -> float | None:
+        """Trains and evaluates; returns the accuracy in per cent (None with TEST.NO_TEST)."""
+        return super().train(self.start_epoch, self.max_epoch)
+
+    def before_train(self) -> None:
+        if self.cfg.RESUME:
+            missing = [
+                n for n in self.get_model_names() if not (Path(self.cfg.RESUME) / n).is_dir()
+            ]
+            if missing:
+                raise MissingFileError(
+                    f"nothing to resume in {self.cfg.RESUME}: it has no folder {missing[0]}"
+                )
+            self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME)
+        else:
+            print("No checkpoint found, train from scratch")
+        log_dir = Path(self.output_dir) / "tensorboard"
+        mkdir_if_missing(log_dir)
+        self.init_writer(str(log_dir))
+        self.time_start = time.time()
+
+    def after_train(self) -> None:
+        print("Finish training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                print("Deploy the model with the best val performance")
+                self.load_model(self.output_dir)
+            else:
+                print("Deploy the last-epoch model")
+            self.test()
+        elapsed = round(time.time() - self.time_start)
+        print(f"Elapsed: {timedelta(seconds=elapsed)}")
+        self.close_writer()
+
+    def after_epoch(self) -> None:
+        self.model_epoch = self.epoch + 1
+        last_epoch = self.epoch + 1 == self.max_epoch
+        frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(
+                    self.epoch, self.output_dir, val_result=result, model_name="model-best.pth.tar"
+                )
+        if last_epoch or (frequency > 0 and (self.epoch + 1) % frequency == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluates on "val" or "test" (TEST.SPLIT unless given); returns the evaluator's first
+        value, the accuracy in per cent. A record goes to `results.jsonl` in the output folder."""
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        split = split or self.cfg.TEST.SPLIT
+        if split != "val" or self.val_loader is None:
+            split = "test"
+        loader = self.val_loader if split == "val" else self.test_loader
+        print(f"Evaluate on the *{split}* set")
+        start = time.perf_counter()
+        for batch in tqdm(loader, desc=split, leave=False, disable=None):
+            images, labels = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(images), labels)
+        results = self.evaluator.evaluate()
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        record = self.result_record(split, results, time.perf_counter() - start)
+        append_record(Path(self.output_dir) / "results.jsonl", record)
+        self.last_accuracy = next(iter(results.values()))
+        return self.last_accuracy
+
+    def result_record(self, split: str, results: dict[str, float], seconds: float) -> dict:
+        """Returns everything worth knowing about one evaluation as plain data."""
+        cfg = self.cfg
+        counts = getattr(self.evaluator, "per_class_counts", dict)()
+        on_gpu = self.device.type == "cuda"
+        return {
+            "status": "finished",
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "trainer": cfg.TRAINER.NAME,
+            "dataset": cfg.DATASET.NAME,
+            "split": split,
+            "classes": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+            "shots": cfg.DATASET.NUM_SHOTS,
+            "seed": cfg.SEED,
+            "epoch": self.model_epoch,
+            "backbone": cfg.MODEL.BACKBONE.NAME,
+            "precision": self.precision,
+            "metrics": {name: float(value) for name, value in results.items()},
+            "total": sum(total for total, _ in counts.values()),
+            "correct": sum(correct for _, correct in counts.values()),
+            "per_class": [
+                {"label": k, "name": self.lab2cname.get(k), "total": n, "correct": c}
+                for k, (n, c) in counts.items()
+            ],
+            "seconds": seconds,
+            "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
+            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+            "config_digest": config_digest(cfg),
+            **versions(),
+        }
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        return self.model(input)
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def _run_batches(self, num_batches: int, load: Any, step: Any) -> None:
+        """Runs an epoch of `num_batches` calls of `step(load())`, timing and reporting them."""
+        self.set_model_mode("train")
+        losses = MetricMeter()
+        batch_time, data_time = AverageMeter(), AverageMeter()
+        self.num_batches = num_batches
+        end = time.time()
+        for batch_idx in range(num_batches):
+            self.batch_idx = batch_idx
+            batch = load()
+            data_time.update(time.time() - end)
+            summary = step(batch)
+            for name, value in summary.items():
+                if "loss" in name:
+                    self.detect_anomaly(value)  # also for steps that do their own backward
+            batch_time.update(time.time() - end)
+            losses.update(summary)
+            self._report(losses, batch_time, data_time)
+            end = time.time()
+
+    def _report(
+        self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
+    ) -> None:
+        batch, frequency = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
+        if batch % frequency == 0 or self.num_batches < frequency:
+            remaining = self.num_batches - batch
+            remaining += (self.max_epoch - self.epoch - 1) * self.num_batches
+            eta = timedelta(seconds=int(batch_time.avg * remaining))
+            print(
+                f"epoch [{self.epoch + 1}/{self.max_epoch}] "
+                f"batch [{batch}/{self.num_batches}] "
+                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+                f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
+                f"{losses} "
+                f"lr {self.get_current_lr():.4e} "
+                f"eta {eta}"
+            )
+        step = self.epoch * self.num_batches + self.batch_idx
+        for name, meter in losses.meters.items():
+            self.write_scalar(f"train/{name}", meter.avg, step)
+        self.write_scalar("train/lr", self.get_current_lr(), step)
+
+
+class TrainerX(SimpleTrainer):
+    """Training on labelled images: `forward_backward(batch)` per batch."""
+
+    def run_epoch(self) -> None:
+        batches = iter(self.train_loader_x)
+        self._run_batches(
+            len(self.train_loader_x), lambda: next(batches), lambda b: self.forward_backward(b)
+        )
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns images, labels and domains on the device."""
+        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+
+
+class TrainerXU(SimpleTrainer):
+    """Training on labelled and unlabelled images: `forward_backward(batch_x, batch_u)`.
+
+    TRAIN.COUNT_ITER says whose batches make an epoch; the other loader starts over when it ends.
+    """
+
+    def run_epoch(self) -> None:
+        n_x, n_u = len(self.train_loader_x), len(self.train_loader_u)
+        num_batches = {"train_x": n_x, "train_u": n_u, "smaller_one": min(n_x, n_u)}
+        batches_x, batches_u = _forever(self.train_loader_x), _forever(self.train_loader_u)
+        self._run_batches(
+            num_batches[self.cfg.TRAIN.COUNT_ITER],
+            lambda: (next(batches_x), next(batches_u)),
+            lambda pair: self.forward_backward(*pair),
+        )
+
+    def parse_batch_train(
+        self, batch_x: dict[str, Any], batch_u: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns labelled images, their labels, and unlabelled images on the device."""
+        return (
+            batch_x["img"].to(self.device),
+            batch_x["label"].to(self.device),
+            batch_u["img"].to(self.device),
+        )
+
+
+def _forever(loader: Iterable) -> Iterable:
+    while True:
+        yield from loader

@@ -1,0 +1,153 @@
+"""Saving, loading and resuming checkpoints; nothing in a file that was handed to us is executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dassl.utils.errors import CheckpointError, MissingFileError
+from dassl.utils.files import write_atomically
+
+POINTER_FILE = "checkpoint"  # names the file written last
+
+
+class _InertObject:
+    """Takes the place of a pickled object: keeps its attributes, runs none of its code."""
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state if isinstance(state, dict) else {})
+
+
+# Checkpoints of the public implementation carry the scheduler after the warm-up as a pickled
+# object, which holds its optimizer. `weights_only` refuses both; as inert objects they do nothing.
+_INERT_NAMES = tuple(
+    f"torch.optim.{name}"
+    for name in (
+        "lr_scheduler.CosineAnnealingLR",
+        "lr_scheduler.StepLR",
+        "lr_scheduler.MultiStepLR",
+        "sgd.SGD",
+        "adam.Adam",
+        "adamw.AdamW",
+        "radam.RAdam",
+        "rmsprop.RMSprop",
+    )
+)
+
+
+def save_checkpoint(
+    state: dict[str, Any],
+    save_dir: str,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Writes `state` to `<save_dir>/model.pth.tar-<epoch>` and points `checkpoint` at it.
+
+    Args:
+        state: needs "state_dict" and "epoch" (number of finished epochs); by habit also
+            "optimizer", "scheduler" and "val_result".
+        save_dir: folder, created if missing.
+        is_best: write a second copy as `model-best.pth.tar`.
+        remove_module_from_keys: drop the "module." that DataParallel puts before names.
+        model_name: another file name.
+    """
+    folder = Path(save_dir)
+    if remove_module_from_keys:
+        state = {**state, "state_dict": _without_module(state["state_dict"])}
+    name = model_name or f"model.pth.tar-{state['epoch']}"
+    write_atomically(folder / name, lambda part: torch.save(state, part))
+    print(f"Checkpoint saved to {folder / name}")
+    write_atomically(folder / POINTER_FILE, lambda part: Path(part).write_text(f"{name}\n"))
+    if is_best:
+        write_atomically(folder / "model-best.pth.tar", lambda part: torch.save(state, part))
+        print(f'Best checkpoint saved to "{folder / "model-best.pth.tar"}"')
+
+
+def load_checkpoint(fpath: str) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU with `weights_only=True`.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: it is damaged, or holds objects other than tensors and plain data.
+    """
+    if fpath is None:
+        raise ValueError("the checkpoint's path is None")
+    if not Path(fpath).is_file():
+        raise MissingFileError(f'Model not found at "{fpath}"')
+    try:
+        with torch.serialization.safe_globals([(_InertObject, name) for name in _INERT_NAMES]):
+            return torch.load(fpath, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"{fpath} holds more than tensors and plain data, so it is not opened: loading it "
+            f"could run code. ({reason})"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{fpath} is damaged or no checkpoint: {error}") from None
+
+
+def resume_from_checkpoint(
+    fdir: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: Any = None,
+) -> int:
+    """Restores model, optimizer and scheduler from the file that `<fdir>/checkpoint` names.
+
+    Returns:
+        The number of epochs finished.
+
+    Raises:
+        MissingFileError: the pointer file or the checkpoint it names does not exist.
+        CheckpointError: the checkpoint does not fit the model.
+    """
+    pointer = Path(fdir) / POINTER_FILE
+    if not pointer.is_file():
+        raise MissingFileError(f"{pointer} does not exist: there is no run to resume in {fdir}")
+    fpath = Path(fdir) / Path(pointer.read_text(encoding="utf-8").strip()).name
+    print(f'Loading checkpoint from "{fpath}"')
+    checkpoint = load_checkpoint(str(fpath))
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+        print("Loaded model weights")
+        if optimizer is not None and checkpoint.get("optimizer") is not None:
+            optimizer.load_state_dict(checkpoint["optimizer"])
+            print("Loaded optimizer")
+        if scheduler is not None and checkpoint.get("scheduler") is not None:
+            scheduler.load_state_dict(checkpoint["scheduler"])
+            print("Loaded scheduler")
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{fpath} does not fit this run: {error}") from None
+    print(f"Previous epoch: {checkpoint['epoch']}")
+    return checkpoint["epoch"]
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+    """Copies the layers of a weights file that fit `model`; names and shapes decide.
+
+    Args:
+        model: gets the weights.
+        weight_path: a checkpoint with a "state_dict" entry, or a bare state dict.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    state_dict = _without_module(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict({**own, **fitting})
+    if not fitting:
+        print(f"Cannot load {weight_path} (no layer fits by name and shape)")
+        return
+    print(f"Successfully loaded pretrained weights from {weight_path}")
+    left_out = [k for k in state_dict if k not in fitting]
+    if left_out:
+        print(f"Layers left out because of another name or shape: {left_out}")
+
+
+def _without_module(state_dict: dict[str, Any]) -> dict[str, Any]:
+    return type(state_dict)((k.removeprefix("module."), v) for k, v in state_dict.items())

@@ -1,0 +1,115 @@
+"""Files and folders: listing, reading, and writing in a way that a kill cannot leave half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dassl.utils.errors import DataError, MissingFileError
+
+PathLike = str | os.PathLike
+
+
+def mkdir_if_missing(dirname: PathLike) -> None:
+    """Creates a folder and its parents unless it exists."""
+    Path(dirname).mkdir(parents=True, exist_ok=True)
+
+
+def check_isfile(fpath: PathLike) -> bool:
+    """Returns whether `fpath` is a file, and warns if it is not."""
+    is_file = Path(fpath).is_file()
+    if not is_file:
+        print(f'Warning: no file found at "{fpath}"')
+    return is_file
+
+
+def listdir_nohidden(path: PathLike, sort: bool = True) -> list[str]:
+    """Returns the names in a folder but for those that start with a dot.
+
+    Sorted by default: the order a file system gives differs between machines, and a split drawn
+    from it could not be reproduced.
+
+    Raises:
+        MissingFileError: there is no such folder.
+    """
+    if not Path(path).is_dir():
+        raise MissingFileError(f"folder {path} does not exist")
+    names = [entry.name for entry in Path(path).iterdir() if not entry.name.startswith(".")]
+    return sorted(names) if sort else names
+
+
+def read_json(fpath: PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: it does not hold JSON.
+    """
+    try:
+        return json.loads(Path(fpath).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(f"file {fpath} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{fpath} is not valid JSON ({error}); delete it or fetch it anew"
+        ) from None
+
+
+def write_json(obj: Any, fpath: PathLike) -> None:
+    """Writes `obj` as JSON, atomically; parent folders are created."""
+    text = json.dumps(obj, indent=4, separators=(",", ": "))
+    write_atomically(fpath, lambda part: Path(part).write_text(text, encoding="utf-8"))
+
+
+def write_atomically(fpath: PathLike, write: Callable[[str], Any]) -> None:
+    """Calls `write(temporary_path)`, then moves the result to `fpath` in one step.
+
+    A reader sees the old file or the new one, never a part, however the process ends.
+    """
+    target = Path(fpath)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    try:
+        write(part)
+        with Path(part).open("rb+") as file:
+            os.fsync(file.fileno())
+        Path(part).chmod(0o666 & ~_umask())  # mkstemp makes files private to the user
+        os.replace(part, target)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_image(path: PathLike) -> Image.Image:
+    """Reads an image as RGB.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: the file is not an image, or is cut short.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise MissingFileError(f"image {path} does not exist") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises all of these for damaged files, depending on the format.
+        raise DataError(f"image {path} cannot be read: {error}") from None
+
+
+def listed(items: Sequence[Any], at_most: int = 3) -> str:
+    """Returns "a, b, c and 4 more" for error messages."""
+    shown = ", ".join(str(item) for item in items[:at_most])
+    return shown if len(items) <= at_most else f"{shown} and {len(items) - at_most:,} more"

@@ -1,0 +1,100 @@
+"""Copies standard output to a run's log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from dassl.utils.files import mkdir_if_missing
+
+
+class Logger:
+    """Stands in for `sys.stdout`: writes to the console and, from `open()` on, to a file.
+
+    What is written before `open()` is kept and goes to the file then, so a run that fails while it
+    is being built leaves no folder behind.
+
+    Args:
+        fpath: the log file; None: console only.
+        delay: wait for `open()` with creating the file.
+    """
+
+    def __init__(self, fpath: str | None = None, delay: bool = False) -> None:
+        self.console = sys.stdout
+        self.fpath = fpath
+        self.file: TextIO | None = None
+        self._kept: list[str] = []
+        if not delay:
+            self.open()
+
+    def open(self) -> None:
+        """Creates the file and writes what was kept so far. Calling it again does nothing."""
+        if self.fpath is None or self.file is not None:
+            return
+        mkdir_if_missing(Path(self.fpath).parent)
+        self.file = Path(self.fpath).open("a", encoding="utf-8")  # noqa: SIM115
+        self.file.writelines(self._kept)
+        self._kept.clear()
+        self.file.flush()
+
+    def write(self, msg: str) -> None:
+        self.console.write(msg)
+        if self.file is not None:
+            self.file.write(msg)
+            if "\n" in msg:
+                self.file.flush()  # whoever follows the log sees whole lines at once
+        elif self.fpath is not None:
+            self._kept.append(msg)
+
+    def flush(self) -> None:
+        self.console.flush()
+        if self.file is not None:
+            self.file.flush()
+
+    def isatty(self) -> bool:
+        return self.console.isatty()
+
+    def fileno(self) -> int:
+        return self.console.fileno()
+
+    @property
+    def encoding(self) -> str:
+        return self.console.encoding
+
+    def close(self) -> None:
+        """Gives `sys.stdout` back and closes the file."""
+        if sys.stdout is self:
+            sys.stdout = self.console
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+def setup_logger(output: str | None = None, delay: bool = False) -> Logger | None:
+    """Sends standard output to a log file as well.
+
+    Args:
+        output: a folder (the file is `log.txt` in it), or a path that ends in .txt or .log; None:
+            nothing happens. An earlier log is kept: the new one is called `log.txt-<time>`.
+        delay: create the file only when `Logger.open` is called.
+
+    Returns:
+        The logger that now stands in for `sys.stdout`; `close()` it to restore.
+    """
+    if output is None:
+        return None
+    fpath = Path(output)
+    if fpath.suffix not in (".txt", ".log"):
+        fpath = fpath / "log.txt"
+    if fpath.exists():
+        fpath = fpath.with_name(fpath.name + time.strftime("-%Y-%m-%d-%H-%M-%S"))
+    sys.stdout = Logger(str(fpath), delay=delay)
+    return sys.stdout

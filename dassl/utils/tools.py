@@ -1,0 +1,61 @@
+"""Small tools: seeding, the environment report, counting parameters."""
+
+from __future__ import annotations
+
+import platform
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from torch import nn
+from torch.utils.collect_env import get_pretty_env_info
+
+
+def set_random_seed(seed: int) -> None:
+    """Seeds Python's `random`, numpy and torch (all devices) with `seed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def collect_env_info() -> str:
+    """Returns a report of machine, driver and package versions for the log."""
+    report = get_pretty_env_info()
+    own = f"        Python ({platform.python_version()})\n        Pillow ({PIL.__version__})"
+    return f"{report}\n{own}"
+
+
+def tolist_if_not(x: Any) -> list:
+    """Returns `x` if it is a list, else `[x]`."""
+    return x if isinstance(x, list) else [x]
+
+
+def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
+    """Counts the numbers in the parameters of `model`, or in `params`.
+
+    Args:
+        model: a module; its parameters are counted.
+        params: instead of a module, one parameter, an iterable of parameters, or an iterable of
+            optimizer groups (dictionaries with a "params" entry).
+
+    Raises:
+        ValueError: neither is given.
+    """
+    if model is not None:
+        return sum(p.numel() for p in model.parameters())
+    if params is None:
+        raise ValueError("count_num_param needs a model or params; both are None")
+    return sum(p.numel() for p in _flatten(params))
+
+
+def _flatten(params: Any) -> Iterable[torch.Tensor]:
+    if isinstance(params, torch.Tensor):
+        yield params
+    elif isinstance(params, dict):
+        yield from _flatten(params["params"])
+    else:
+        for item in params:
+            yield from _flatten(item)

@@ -1,0 +1,34 @@
+"""EuroSAT: satellite images of land use, ten classes (Helber et al., arXiv 1709.00029)."""
+
+from __future__ import annotations
+
+import random
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.base import BenchmarkDataset, Split
+
+CLASSNAMES = {  # folder → name in the prompt
+    "AnnualCrop": "Annual Crop Land",
+    "Forest": "Forest",
+    "HerbaceousVegetation": "Herbaceous Vegetation Land",
+    "Highway": "Highway or Road",
+    "Industrial": "Industrial Buildings",
+    "Pasture": "Pasture Land",
+    "PermanentCrop": "Permanent Crop Land",
+    "Residential": "Residential Buildings",
+    "River": "River",
+    "SeaLake": "Sea or Lake",
+}
+
+
+@DATASET_REGISTRY.register()
+class EuroSAT(BenchmarkDataset):
+    """27,000 images in `eurosat/2750/<class>/<class>_<number>.jpg`."""
+
+    dataset_dir = "eurosat"
+    image_dir = "2750"
+    split_file = "split_zhou_EuroSAT.json"
+    template = "a centered satellite photo of {}."
+
+    def build_split(self) -> Split:
+        return self.read_and_split_data(self.image_dir, new_cnames=CLASSNAMES, rng=random.Random(1))

@@ -1,0 +1,149 @@
+"""Trains or evaluates: arguments → configuration → trainer → train() or test().
+
+    python train.py --root data --trainer CoOp --dataset-config-file configs/datasets/digits.yaml \
+        --config-file configs/trainers/CoOp/tiny.yaml --output-dir output/coop DATASET.NUM_SHOTS 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+import torch
+
+import datasets
+import trainers
+from dassl.config import Config, collect_problems, get_cfg_default
+from dassl.engine import build_trainer, config_problems
+from dassl.utils import ConfigError, UserError, collect_env_info, set_random_seed, setup_logger
+
+# Named flags and the keys they set; the order is that of the public implementation.
+FLAGS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "backbone_path": "MODEL.BACKBONE.PATH",
+    "head": "MODEL.HEAD.NAME",
+    "train_batch_size": "DATALOADER.TRAIN_X.BATCH_SIZE",
+    "epoch": "OPTIM.MAX_EPOCH",
+    "subsample_classes": "DATASET.SUBSAMPLE_CLASSES",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate CoOp, CoCoOp, zero-shot CLIP or a method of your own.",
+        epilog="Flags win over config files; KEY VALUE pairs win over flags.",
+    )
+    add = parser.add_argument
+    add("--root", default="", help="folder that holds the data sets")
+    add("--output-dir", default="", help="where log, checkpoints and results go")
+    add("--resume", default="", help="output folder of an interrupted run to continue")
+    add("--seed", type=int, default=None, help="seeds everything; negative or absent: not seeded")
+    add("--source-domains", nargs="+", help="source domains, for data sets with domains")
+    add("--target-domains", nargs="+", help="target domains, for data sets with domains")
+    add("--transforms", nargs="+", help="names of training transforms")
+    add("--config-file", default="", help="YAML file of the method")
+    add("--dataset-config-file", default="", help="YAML file of the data set")
+    add("--trainer", default="", help="CoOp, CoCoOp, ZeroshotCLIP, ZeroshotCLIP2, ...")
+    add("--backbone", default="", help="name of a CLIP, such as ViT-B/16 or tiny")
+    add("--backbone-path", default="", help="CLIP weights file of your own")
+    add("--head", default="", help="name of a classification head, for methods that have one")
+    add("--eval-only", action="store_true", help="evaluate, do not train")
+    add("--model-dir", default="", help="output folder of the run to evaluate")
+    add("--load-epoch", type=int, help="epoch to evaluate; absent: the best on validation")
+    add("--no-train", action="store_true", help="build everything, then stop")
+    add("--train-batch-size", type=int, help="images in a training batch")
+    add("--epoch", type=int, help="number of epochs")
+    add("--subsample-classes", help="all, base (first half of the classes) or new (the rest)")
+    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, such as OPTIM.LR 0.002")
+    return parser
+
+
+def setup_cfg(args: argparse.Namespace) -> Config:
+    """Defaults → settings of datasets and trainers → files → flags → KEY VALUE pairs.
+
+    Raises:
+        ConfigError: everything that is wrong, at once.
+    """
+    cfg = get_cfg_default()
+    datasets.extend_cfg(cfg)
+    trainers.extend_cfg(cfg)
+    with collect_problems() as attempt:
+        for path in (args.dataset_config_file, args.config_file):
+            if path:
+                attempt(cfg.merge_from_file, path)
+        for flag, key in FLAGS.items():
+            value = getattr(args, flag)
+            if value is not None and value != "":
+                attempt(cfg.merge_from_list, [key, value])
+        attempt(cfg.merge_from_list, list(args.opts or []))
+        attempt(check, cfg)
+    cfg.freeze()
+    return cfg
+
+
+def check(cfg: Config) -> None:
+    """Raises ConfigError with all wrong values, and tells of trainer files that did not load."""
+    problems = config_problems(cfg)
+    if any(problem.startswith("TRAINER.NAME") for problem in problems):
+        problems += [
+            f"trainers/{file} could not be imported: {error!r}"
+            for file, error in trainers.failed_imports.items()
+        ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def print_args(args: argparse.Namespace, cfg: Config) -> None:
+    print("***************\n** Arguments **\n***************")
+    for name, value in sorted(vars(args).items()):
+        print(f"{name}: {value}")
+    print("************\n** Config **\n************")
+    print(cfg)
+
+
+def main(args: argparse.Namespace) -> float | None:
+    """Runs what the arguments say; fields that are missing take the defaults of the command line.
+
+    Returns:
+        The accuracy in per cent; None with --no-train, or with TEST.NO_TEST.
+    """
+    args = argparse.Namespace(**{**vars(build_parser().parse_args([])), **vars(args)})
+    cfg = setup_cfg(args)
+    if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
+        set_random_seed(cfg.SEED)
+    # The log file appears once the run is built: one that cannot start leaves no folder behind.
+    with setup_logger(cfg.OUTPUT_DIR, delay=True) as log:
+        print_args(args, cfg)
+        print("Collecting env info ...")
+        print(f"** System info **\n{collect_env_info()}\n")
+        trainer = build_trainer(cfg)
+        if args.eval_only:
+            trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        log.open()
+        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+        if args.eval_only:
+            return trainer.test()
+        return None if args.no_train else trainer.train()
+
+
+if __name__ == "__main__":
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            main(build_parser().parse_args())
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)

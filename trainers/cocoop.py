@@ -1,0 +1,103 @@
+"""CoCoOp: conditional prompt learning (Zhou et al., CVPR 2022, arXiv 2203.05557).
+
+Each image x shifts the context: v_m(x) = v_m + pi, with pi = h(x) from a small network, the
+Meta-Net (section 3.3), so the prompt of class c is t_c(x) = [v_1(x) ... v_M(x), c_c] and
+p(c | x) = softmax_c(cos(x, g(t_c(x))) / tau) (eq. 3). Both encoders are frozen.
+
+Shapes: B images, C classes, M context vectors, L positions, D width, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+from yacs.config import CfgNode as CN
+
+from dassl.engine import TRAINER_REGISTRY
+from trainers.clip_utils import CLIP, load_clip_to_cpu
+from trainers.prompt_learner import BasePromptLearner
+from trainers.prompt_trainer import CustomCLIP as BaseCustomCLIP
+from trainers.prompt_trainer import PromptTrainer, normalize
+from trainers.text_encoder import TextEncoder
+
+__all__ = ["CoCoOp", "CustomCLIP", "MetaNet", "PromptLearner", "TextEncoder", "load_clip_to_cpu"]
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    cfg.TRAINER.COCOOP = CN()
+    cfg.TRAINER.COCOOP.N_CTX = 16  # number of context vectors, M
+    cfg.TRAINER.COCOOP.CTX_INIT = ""  # words to start from; empty: random
+    cfg.TRAINER.COCOOP.PREC = "fp16"  # fp16, fp32, amp
+
+
+class MetaNet(nn.Sequential):
+    """Linear, ReLU, linear; the hidden layer is 16 times smaller than the input (section 3.3).
+
+    Args:
+        vis_dim: size of an image feature, E.
+        ctx_dim: size of a context vector, D.
+    """
+
+    def __init__(self, vis_dim: int, ctx_dim: int) -> None:
+        super().__init__(
+            OrderedDict(
+                linear1=nn.Linear(vis_dim, vis_dim // 16),
+                relu=nn.ReLU(inplace=True),
+                linear2=nn.Linear(vis_dim // 16, ctx_dim),
+            )
+        )
+
+
+class PromptLearner(BasePromptLearner):
+    """Context vectors that the Meta-Net shifts for each image."""
+
+    def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
+        super().__init__(cfg.TRAINER.COCOOP, classnames, clip_model)
+        self.meta_net = MetaNet(clip_model.visual.output_dim, self.ctx.shape[-1])
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        """Image features (B, E), of length 1 → prompts' embeddings (B, C, L, D)."""
+        bias = self.meta_net(image_features)  # (B, D)
+        ctx = self.ctx + bias[:, None]  # (B, M, D)
+        batch = len(ctx)
+        ctx = ctx[:, None].expand(-1, self.n_cls, -1, -1)  # (B, C, M, D)
+        prefix = self.token_prefix.expand(batch, -1, -1, -1)
+        suffix = self.suffix().expand(batch, -1, -1, -1)
+        return torch.cat([prefix, ctx, suffix], dim=2)
+
+
+class CustomCLIP(BaseCustomCLIP):
+    """CLIP whose class prompts are learned and depend on the image."""
+
+    def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
+        prompt_learner = PromptLearner(cfg, classnames, clip_model)
+        super().__init__(clip_model, prompt_learner, TextEncoder(clip_model))
+
+    def text_features(self, image_features: Tensor) -> Tensor:
+        """Image features (B, E) → class features (B, C, E) of length 1."""
+        prompts = self.prompt_learner(image_features)  # (B, C, L, D)
+        eot = self.prompt_learner.eot.repeat(len(prompts))  # (B * C,)
+        features = self.text_encoder(prompts.flatten(0, 1), eot)  # (B * C, E)
+        return normalize(features).view(len(prompts), self.prompt_learner.n_cls, -1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → logits (B, C)."""
+        image_features = self.encode_image(image)  # (B, E)
+        text_features = self.text_features(image_features)  # (B, C, E)
+        return self.logit_scale.exp() * torch.einsum("be,bce->bc", image_features, text_features)
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOp(PromptTrainer):
+    """Conditional context optimization, https://arxiv.org/abs/2203.05557."""
+
+    config_node = "COCOOP"
+
+    def build_custom_clip(self, clip_model: CLIP) -> CustomCLIP:
+        model = CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)
+        learned = [n for n, p in model.named_parameters() if p.requires_grad]
+        print(f"Parameters to be updated: {set(learned)}")
+        return model

@@ -1,0 +1,190 @@
+"""What every method that learns prompts for a frozen CLIP shares: precision, step, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from yacs.config import CfgNode
+
+from dassl.engine import TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import CheckpointError, ConfigError, load_pretrained_weights
+from dassl.utils.errors import not_one_of
+from trainers.clip_utils import (
+    CLIP,
+    PRECISIONS,
+    backbone_problems,
+    freeze,
+    load_clip,
+    resolve_precision,
+)
+
+
+class PromptTrainer(TrainerX):
+    """Trains `self.model.prompt_learner` by gradient descent; everything else stays as it is.
+
+    A subclass sets `config_node` and defines `build_custom_clip(clip_model)`; `compute_loss` and
+    `summarize` may be overridden.
+
+    Precision (TRAINER.<METHOD>.PREC): fp16 keeps the frozen encoders in half precision; amp runs
+    them under autocast with a scaled loss; in both, the learned parameters and the optimizer's
+    state are float32. On a CPU everything is float32.
+    """
+
+    config_node = ""  # the method's settings are in TRAINER.<config_node>
+
+    @classmethod
+    def settings(cls, cfg: CfgNode) -> CfgNode:
+        return cfg.TRAINER[cls.config_node]
+
+    @classmethod
+    def config_problems(cls, cfg: CfgNode) -> list[str]:
+        """Returns a sentence for each setting that does not suit this method."""
+        settings, key = cls.settings(cfg), f"TRAINER.{cls.config_node}"
+        problems = backbone_problems(cfg)
+        if settings.PREC not in PRECISIONS:
+            problems.append(not_one_of(f"{key}.PREC", settings.PREC, PRECISIONS))
+        if settings.N_CTX < 1 and not settings.CTX_INIT:
+            problems.append(f"{key}.N_CTX is {settings.N_CTX}; expected 1 or more.")
+        return problems
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        problems = self.config_problems(cfg)
+        if problems:
+            raise ConfigError(problems)
+
+    def build_custom_clip(self, clip_model: CLIP) -> nn.Module:
+        """Returns the model: a module with a part `prompt_learner`, images → logits."""
+        raise NotImplementedError
+
+    def build_model(self) -> None:
+        cfg = self.cfg
+        self.precision = resolve_precision(
+            self.settings(cfg).PREC, self.device, f"TRAINER.{self.config_node}.PREC"
+        )
+        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        clip_model = load_clip(cfg, self.precision)
+        freeze(clip_model)
+        print("Building custom CLIP")
+        self.model = self.build_custom_clip(clip_model)
+        print("Turning off gradients in both the image and the text encoder")
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.model.prompt_learner, cfg.MODEL.INIT_WEIGHTS)
+        self.model.to(self.device)
+        optim = build_optimizer(self.model.prompt_learner, cfg.OPTIM)
+        sched = build_lr_scheduler(optim, cfg.OPTIM)
+        self.register_model("prompt_learner", self.model.prompt_learner, optim, sched)
+        self.optim, self.sched = optim, sched
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
+
+    def autocast(self) -> AbstractContextManager:
+        """Half precision where it is safe, with amp; nothing otherwise."""
+        if self.precision != "amp":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.float16)
+
+    def compute_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, C) and labels (B,)."""
+        return F.cross_entropy(logits, label)
+
+    def summarize(self, loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, float]:
+        """Returns what the log shows of a step."""
+        return {"loss": loss.item()}
+
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        image, label = self.parse_batch_train(batch)
+        with self.autocast():
+            logits = self.model(image)
+            loss = self.compute_loss(logits, label)
+        self.detect_anomaly(loss)
+        self.optim.zero_grad()
+        self.scaler.scale(loss).backward()  # the scaler does nothing unless precision is amp
+        self.scaler.step(self.optim)
+        self.scaler.update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return self.summarize(loss.detach(), logits.detach(), label)
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        with self.autocast():
+            return self.model(input)
+
+    def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def load_weights(self, name: str, state_dict: dict[str, Tensor]) -> None:
+        """Copies learned parameters; the class tokens stay those of the classes at hand.
+
+        Raises:
+            CheckpointError: another method wrote the file, or its shapes differ.
+        """
+        model = self._models[name]
+        learned = {k: v for k, v in state_dict.items() if k not in dict(model.named_buffers())}
+        own = dict(model.named_parameters())
+        if learned.keys() != own.keys():
+            raise CheckpointError(
+                f"the checkpoint holds {_listed(learned)}, but {self.cfg.TRAINER.NAME} learns "
+                f"{_listed(own)}: another method wrote it. Set --trainer to that method."
+            )
+        wrong = [
+            f"{k} has shape {tuple(v.shape)} in the checkpoint and {tuple(own[k].shape)} here"
+            for k, v in learned.items()
+            if v.shape != own[k].shape
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"{'; '.join(wrong)}: set TRAINER.{self.config_node}.N_CTX or CTX_INIT, the "
+                "classes (class-specific context has one set of vectors a class) and the backbone "
+                "as they were in training."
+            )
+        model.load_state_dict(learned, strict=False)
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        super().load_model(directory, epoch)
+
+
+class CustomCLIP(nn.Module):
+    """A frozen CLIP whose text side is learned: what the methods' models have in common.
+
+    Args:
+        clip_model: the frozen CLIP.
+        prompt_learner: builds the prompts.
+        text_encoder: turns them into features.
+    """
+
+    def __init__(self, clip_model: CLIP, prompt_learner: nn.Module, text_encoder: Callable) -> None:
+        super().__init__()
+        self.prompt_learner = prompt_learner
+        self.text_encoder = text_encoder
+        self.image_encoder = clip_model.visual
+        self.logit_scale = clip_model.logit_scale
+        self.dtype = clip_model.dtype
+
+    def train(self, mode: bool = True) -> CustomCLIP:
+        """Only the prompt learner has a training mode; the frozen encoders stay in evaluation."""
+        super().train(False)
+        self.prompt_learner.train(mode)
+        self.training = mode
+        return self
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → (B, E) features of length 1, float32."""
+        with torch.no_grad():  # frozen, and no prompt reaches it
+            return normalize(self.image_encoder(image.to(self.dtype)))
+
+
+def normalize(features: Tensor) -> Tensor:
+    """Scales the last dimension to length 1, in float32 at least."""
+    features = features if features.dtype == torch.float64 else features.float()
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def _listed(parameters: dict) -> str:
+    return ", ".join(sorted(parameters)) or "nothing"

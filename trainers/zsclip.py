@@ -1,0 +1,83 @@
+"""Zero-shot CLIP (Radford et al., arXiv 2103.00020): hand-written prompts, nothing learned.
+
+ZeroshotCLIP uses the data set's own template; ZeroshotCLIP2 averages several.
+Shapes: B images, C classes, E embedding size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.utils import ConfigError
+from trainers.clip_utils import backbone_problems, load_clip, tokenize
+from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
+from trainers.prompt_trainer import normalize
+from trainers.text_encoder import TextEncoder
+
+DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(TrainerX):
+    """One prompt a class."""
+
+    @classmethod
+    def config_problems(cls, cfg: CfgNode) -> list[str]:
+        return backbone_problems(cfg)
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        problems = self.config_problems(cfg)
+        if problems:
+            raise ConfigError(problems)
+
+    def build_model(self) -> None:
+        cfg = self.cfg
+        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        self.precision = "fp16" if self.device.type == "cuda" else "fp32"
+        self.clip_model = load_clip(cfg, self.precision).to(self.device)
+        names = [name.replace("_", " ") for name in self.dm.dataset.classnames]
+        self.text_features = self.encode_classes(names)  # (C, E)
+
+    def templates(self) -> list[str]:
+        """Returns the templates to average; {} stands for the class name."""
+        return [getattr(self.dm.dataset, "template", DEFAULT_TEMPLATE)]
+
+    def announce(self, prompts: list[list[str]]) -> None:
+        print(f"Prompts: {prompts[0]}")
+
+    def encode_classes(self, names: list[str]) -> Tensor:
+        """Returns (C, E) class features of length 1: the mean over templates, normalized again."""
+        prompts = [[template.format(name) for name in names] for template in self.templates()]
+        self.announce(prompts)
+        encoder = TextEncoder(self.clip_model)
+        context_length = self.clip_model.positional_embedding.shape[0]
+        features = [
+            normalize(encoder.encode_tokens(tokenize(p, context_length, names).to(self.device)))
+            for p in prompts
+        ]
+        return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → logits (B, C)."""
+        image_features = normalize(self.clip_model.encode_image(input))
+        return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
+
+    def train(self) -> float:
+        """There is nothing to learn: evaluates."""
+        print(f"{self.cfg.TRAINER.NAME} has nothing to train")
+        return self.test()
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Prompt ensembling: the seven selected ImageNet templates and the data set's own."""
+
+    def templates(self) -> list[str]:
+        own = [] if self.cfg.DATASET.NAME == "ImageNet" else super().templates()
+        return [*IMAGENET_TEMPLATES_SELECT, *own]
+
+    def announce(self, prompts: list[list[str]]) -> None:
+        print(f"Prompt ensembling (n={len(prompts)})")
