@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from pathlib import Path
 
@@ -17,7 +16,8 @@ import datasets
 import trainers
 from dassl.config import Config, collect_problems, get_cfg_default
 from dassl.engine import build_trainer, config_problems
-from dassl.utils import ConfigError, UserError, collect_env_info, set_random_seed, setup_logger
+from dassl.utils import ConfigError, collect_env_info, set_random_seed, setup_logger
+from dassl.utils.cli import run_cli
 
 # Named flags and the keys they set; the order is that of the public implementation.
 FLAGS = {
@@ -140,10 +140,4 @@ def main(args: argparse.Namespace) -> float | None:
 if __name__ == "__main__":
     if torch.cuda.is_available():
         torch.backends.cudnn.benchmark = True
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            main(build_parser().parse_args())
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_cli(lambda: main(build_parser().parse_args())))

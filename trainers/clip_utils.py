@@ -26,6 +26,7 @@ with warnings.catch_warnings():
 __all__ = [
     "BACKBONES",
     "CLIP",
+    "backbone_name",
     "backbone_problems",
     "freeze",
     "load_clip",
@@ -39,6 +40,11 @@ TINY = "tiny"  # the small CLIP that ships with the project
 BACKBONES = (*MODEL_URLS, TINY)
 PRECISIONS = ("fp16", "fp32", "amp")
 CACHE = Path("~/.cache/clip")  # where the clip package keeps its downloads as well
+
+
+def backbone_name(cfg: CfgNode) -> str:
+    """Returns what to call the backbone in messages: its file, or OpenAI's name."""
+    return cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME
 
 
 def backbone_problems(cfg: CfgNode) -> list[str]:
@@ -212,6 +218,6 @@ def _check_image_size(cfg: CfgNode, model: CLIP) -> None:
     size = (size, size) if isinstance(size, int) else tuple(size)
     if size != (wanted, wanted):
         raise ConfigError(
-            f"INPUT.SIZE is {size}, but {cfg.MODEL.BACKBONE.NAME or cfg.MODEL.BACKBONE.PATH}"
+            f"INPUT.SIZE is {size}, but {backbone_name(cfg)}"
             f' takes images of {wanted} x {wanted} pixels: add INPUT.SIZE "({wanted}, {wanted})".'
         )

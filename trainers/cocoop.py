@@ -97,7 +97,9 @@ class CoCoOp(PromptTrainer):
     config_node = "COCOOP"
 
     def build_custom_clip(self, clip_model: CLIP) -> CustomCLIP:
-        model = CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)
-        learned = [n for n, p in model.named_parameters() if p.requires_grad]
-        print(f"Parameters to be updated: {set(learned)}")
-        return model
+        return CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)
+
+    def build_model(self) -> None:
+        super().build_model()
+        learned = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        print(f"Parameters to be updated: {learned}")

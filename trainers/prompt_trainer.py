@@ -17,6 +17,7 @@ from dassl.utils.errors import not_one_of
 from trainers.clip_utils import (
     CLIP,
     PRECISIONS,
+    backbone_name,
     backbone_problems,
     freeze,
     load_clip,
@@ -66,7 +67,7 @@ class PromptTrainer(TrainerX):
         self.precision = resolve_precision(
             self.settings(cfg).PREC, self.device, f"TRAINER.{self.config_node}.PREC"
         )
-        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        print(f"Loading CLIP (backbone: {backbone_name(cfg)})")
         clip_model = load_clip(cfg, self.precision)
         freeze(clip_model)
         print("Building custom CLIP")

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import ConfigError
-from trainers.clip_utils import backbone_problems, load_clip, tokenize
+from trainers.clip_utils import backbone_name, backbone_problems, load_clip, tokenize
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.prompt_trainer import normalize
 from trainers.text_encoder import TextEncoder
@@ -35,7 +35,7 @@ class ZeroshotCLIP(TrainerX):
 
     def build_model(self) -> None:
         cfg = self.cfg
-        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        print(f"Loading CLIP (backbone: {backbone_name(cfg)})")
         self.precision = "fp16" if self.device.type == "cuda" else "fp32"
         self.clip_model = load_clip(cfg, self.precision).to(self.device)
         names = [name.replace("_", " ") for name in self.dm.dataset.classnames]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from dassl.utils.errors import ConfigError, MissingFileError, closest
+from dassl.utils.errors import ConfigError, MissingFileError, UserError, closest
 
 BASE_KEY = "_BASE_"
 
@@ -85,18 +85,20 @@ class Config(CfgNode):
 
 @contextmanager
 def collect_problems() -> Iterator[Callable]:
-    """Yields `attempt(function, *args)`, which keeps ConfigErrors; all are raised at the end."""
-    problems: list[str] = []
+    """Yields `attempt(function, *args)`, which keeps users' mistakes; all are raised at the end."""
+    errors: list[UserError] = []
 
     def attempt(function: Callable, *args: Any) -> None:
         try:
             function(*args)
-        except ConfigError as error:
-            problems.extend(error.problems)
+        except (ConfigError, MissingFileError) as error:
+            errors.append(error)
 
     yield attempt
-    if problems:
-        raise ConfigError(problems)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigError([line for error in errors for line in str(error).splitlines()])
 
 
 def all_keys(node: CfgNode, prefix: str = "") -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
@@ -18,10 +20,9 @@ def config_problems(cfg: CfgNode) -> list[str]:
 
     The trainer named is asked as well, if its class has a `config_problems(cfg)` of its own.
     """
-    problems = [
-        *_wrong_choices(cfg),
-        *_wrong_numbers(cfg),
-    ]
+    problems = [*_wrong_choices(cfg), *_wrong_numbers(cfg)]
+    if cfg.RESUME and not Path(cfg.RESUME).is_dir():
+        problems.append(f"RESUME (--resume) is {cfg.RESUME}, which is no folder.")
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:
         own_check = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "config_problems", None)
         problems += own_check(cfg) if own_check else []

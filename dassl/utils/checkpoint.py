@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,21 @@ class _InertObject:
         self.__dict__.update(state if isinstance(state, dict) else {})
 
 
+def _plain_dict(*_: object) -> dict:
+    """Takes the place of `collections.defaultdict`."""
+    return {}
+
+
 # Checkpoints of the public implementation carry the scheduler after the warm-up as a pickled
-# object, which holds its optimizer. `weights_only` refuses both; as inert objects they do nothing.
-_INERT_NAMES = tuple(
-    f"torch.optim.{name}"
-    for name in (
-        "lr_scheduler.CosineAnnealingLR",
-        "lr_scheduler.StepLR",
-        "lr_scheduler.MultiStepLR",
-        "sgd.SGD",
-        "adam.Adam",
-        "adamw.AdamW",
-        "radam.RAdam",
-        "rmsprop.RMSprop",
-    )
+# object, which holds its optimizer. `weights_only` refuses both; these stand-ins do nothing.
+_SCHEDULERS = ("CosineAnnealingLR", "StepLR", "MultiStepLR")
+_OPTIMIZERS = ("sgd.SGD", "adam.Adam", "adamw.AdamW", "radam.RAdam", "rmsprop.RMSprop")
+_HARMLESS = (
+    *((_InertObject, f"torch.optim.lr_scheduler.{name}") for name in _SCHEDULERS),
+    *((_InertObject, f"torch.optim.{name}") for name in _OPTIMIZERS),
+    (_plain_dict, "collections.defaultdict"),
+    (dict, "builtins.dict"),
+    (dict, "__builtin__.dict"),  # the same in pickle protocol 2
 )
 
 
@@ -80,13 +82,13 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     if not Path(fpath).is_file():
         raise MissingFileError(f'Model not found at "{fpath}"')
     try:
-        with torch.serialization.safe_globals([(_InertObject, name) for name in _INERT_NAMES]):
+        with torch.serialization.safe_globals(list(_HARMLESS)):
             return torch.load(fpath, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        reason = re.search(r"Unsupported \S+: (GLOBAL )?\S+", str(error))
         raise CheckpointError(
             f"{fpath} holds more than tensors and plain data, so it is not opened: loading it "
-            f"could run code. ({reason})"
+            f"could run code. ({reason.group() if reason else error})"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(f"{fpath} is damaged or no checkpoint: {error}") from None

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from dassl.utils.errors import UserError
 from dassl.utils.files import mkdir_if_missing
 
 
@@ -74,7 +75,11 @@ class Logger:
     def __enter__(self) -> Logger:
         return self
 
-    def __exit__(self, *args: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, *args: object) -> None:
+        if error is not None and not isinstance(error, UserError):
+            self.open()  # an unexpected failure: everything that was said may help
+        if error is not None and self.file is not None:
+            self.file.write(f"error: {error or kind.__name__}\n")
         self.close()
 
 

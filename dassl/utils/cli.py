@@ -1,0 +1,23 @@
+"""What a command line does with an error: a user's mistake is a message, ours a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dassl.utils.errors import UserError
+
+
+def run_cli(command: Callable[[], Any]) -> int:
+    """Calls `command` and returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    try:
+        command()
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
