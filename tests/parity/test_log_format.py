@@ -23,6 +23,8 @@ VARYING = (
     (r"\(backbone: \S+\)", "(backbone: #)"),
 )
 
+OURS_ALONE = ("Note: CTX_INIT has", "Few-shot sample:")
+
 
 def normalized(lines: list[str], data: Path, out: Path) -> list[str]:
     """Replaces folders and varying numbers; sorts the names in a printed set."""
@@ -38,9 +40,9 @@ def normalized(lines: list[str], data: Path, out: Path) -> list[str]:
 
 
 def body(lines: list[str]) -> list[str]:
-    """The lines from "Loading trainer" on, without the one line that is ours alone."""
+    """The lines from "Loading trainer" on, without those that are ours alone."""
     start = next(i for i, line in enumerate(lines) if line.startswith("Loading trainer"))
-    return [line for line in lines[start:] if not line.startswith("Note: CTX_INIT has")]
+    return [line for line in lines[start:] if not line.startswith(OURS_ALONE)]
 
 
 def golden(name: str) -> list[str]:
