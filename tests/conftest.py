@@ -1,6 +1,16 @@
-"""Puts the repository root on the path: the project runs from there and is never installed."""
+"""Puts the repository root on the path (the project runs from there) and skips what needs a GPU."""
 
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))

@@ -79,7 +79,9 @@ def test_zero_shot_has_nothing_to_train(data: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("flags", [{}, COCOOP], ids=["CoOp", "CoCoOp"])
 def test_non_finite_loss_stops_the_run(data: Path, tmp_path: Path, flags: dict):
-    with pytest.raises(NonFiniteLossError, match=r"epoch \d of 2, batch \d+ of \d+, precision fp32"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"epoch \d of 2, batch \d+ of \d+, precision fp32"
+    ):
         run(data, tmp_path, *FEW, "OPTIM.WARMUP_CONS_LR", "1e38", epoch=2, **flags)
     assert not list(tmp_path.rglob("model.pth.tar-*"))
     assert "error: the loss is infinite" in log_lines(tmp_path)[-1]
