@@ -179,8 +179,11 @@ def _is_jit_archive(path: Path) -> bool:
     """A TorchScript archive is a zip file with constants beside the data."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as file:
-        return any(name.endswith("/constants.pkl") for name in file.namelist())
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.endswith("/constants.pkl") for name in file.namelist())
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
 def _read_jit_archive(path: Path) -> dict[str, Tensor]:
@@ -194,16 +197,17 @@ def _read_jit_archive(path: Path) -> dict[str, Tensor]:
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     content = load_checkpoint(str(path))
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds {type(content).__name__}; expected a state dict")
-    content = content.get("state_dict", content)
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def _build(state_dict: dict[str, Tensor]) -> CLIP:
     try:
         return build_model(dict(state_dict))  # a copy: build_model takes entries out
-    except (RuntimeError, KeyError, IndexError, AssertionError) as error:
+    except (RuntimeError, LookupError, AttributeError, ValueError, AssertionError) as error:
         raise CheckpointError(f"the weights are no CLIP in OpenAI's layout: {error}") from None
 
 
