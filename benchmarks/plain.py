@@ -42,9 +42,8 @@ def prompts_of(learner: nn.Module, ctx: Tensor, position: str = "end") -> Tensor
 def coop_features(model: nn.Module, clip_model: CLIP, position: str = "end") -> Tensor:
     """Class features (C, E) of a trainers.coop.CustomCLIP, of length 1."""
     learner = model.prompt_learner
-    return _unit(
-        encode_prompts(clip_model, prompts_of(learner, learner.ctx, position), learner.eot)
-    )
+    prompts = prompts_of(learner, learner.ctx, position)
+    return _unit(encode_prompts(clip_model, prompts, learner.eot))
 
 
 def coop_logits(model: nn.Module, clip_model: CLIP, image: Tensor) -> Tensor:

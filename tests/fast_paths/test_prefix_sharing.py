@@ -1,7 +1,7 @@
-"""The text encoder's tree of shared beginnings against the plain path: all 77 positions, no sharing.
+"""The text encoder's tree of shared beginnings against the plain path of `benchmarks/plain.py`.
 
-The plain path is `benchmarks/plain.py`. Tolerances are relative to the largest value: float64 1e-12,
-float32 2e-5 for features and 1e-4 for gradients.
+Tolerances are relative to the largest value: float64 1e-12, float32 2e-5 for features and 1e-4 for
+gradients.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def test_random_class_lists(names, n_ctx, kind, groups, chunk):
 
 
 def test_layout_computes_no_token_twice():
-    """5 start, 4 context, 1 + 2 + 2 + 1 name tokens, and two more per class that nobody shares."""
+    """4 context vectors, 5 name tokens, and for each class a full stop and an end token."""
     sequences = sequences_of([[11], [11, 12], [11, 13, 14], [12]], 4, "end", False)
     layout = PromptLayout(sequences)
     (rows,) = layout.rows(10**6, torch.device("cpu"))
@@ -176,7 +176,7 @@ def test_layout_computes_no_token_twice():
 
 # --- the methods ----------------------------------------------------------------------------------
 
-CASE = {"model": "vit_a", "N_CTX": 4, "CTX_INIT": "", "ctx_seed": 1, "meta_seed": 2}
+CASE = {"model": "vit_a", "N_CTX": 4, "CTX_INIT": "", "ctx_seed": 1}
 LISTS = {
     "one": ["cat"],
     "ragged": ["cat", "snow_leopard", "hand-held computer", "2012_Acura_TL", "cat", "Corp."],
@@ -209,7 +209,7 @@ def test_coop(names, position, class_specific):
 @pytest.mark.parametrize("batch", [1, 3, 7])
 @pytest.mark.parametrize("names", LISTS.values(), ids=LISTS)
 def test_cocoop(names, batch):
-    model, clip_model = build(cocoop, names)
+    model, clip_model = build(cocoop, names, meta_seed=2)
     generator = torch.Generator().manual_seed(batch)
     image_features = torch.randn(batch, 64, generator=generator, dtype=torch.float64)
     parameters = list(model.prompt_learner.parameters())
@@ -259,7 +259,7 @@ def test_nothing_new_in_the_state_dict():
 
 def test_no_weight_gradients():
     clip_model = copy.deepcopy(small_clip(torch.float32)).requires_grad_(True)
-    features, context = encode_some(TextEncoder(clip_model))
+    features, _ = encode_some(TextEncoder(clip_model))
     features.sum().backward()
     assert all(parameter.grad is None for parameter in clip_model.parameters())
 
