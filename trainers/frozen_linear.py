@@ -14,9 +14,11 @@ Shapes: R rows (of any tokens), D width. Rows may have leading dimensions.
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ from torch.nn import functional as F
 
 QUICK_GELU = 1.702  # CLIP's activation is u * sigmoid(1.702 u)
 CPU_ROWS = 768  # rows of an MLP at a time on a CPU: the hidden layer then stays in the cache
+
+T = TypeVar("T")
 
 
 # --- GEMM backends --------------------------------------------------------------------------------
@@ -240,6 +244,42 @@ class FrozenBlock:
 
     def norm(self, x: Tensor) -> Tensor:
         return norm(x, self.eps)
+
+
+class Folded(Generic[T]):
+    """Keeps what was folded from weights; folds anew when they, or the precision, have changed.
+
+    Args:
+        fold: makes it, from the dtype of the products and the name of a backend.
+        backend: a key of BACKENDS; None: the faster one.
+    """
+
+    def __init__(self, fold: Callable[[torch.dtype, str], T], backend: str | None = None) -> None:
+        self.fold, self.backend = fold, backend
+        self._value: tuple[tuple, T] | None = None
+
+    def get(self, parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> T:
+        """Args: the weights to fold, and their dtype, which autocast overrides."""
+        parameters = list(parameters)
+        device = parameters[0].device
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        backend = self.backend or default_backend(device, dtype)
+        state = (device, dtype, backend, *((p.data_ptr(), p._version) for p in parameters))
+        if self._value is None or self._value[0] != state:
+            self.forget()  # frees memory before more is taken
+            with torch.no_grad():
+                self._value = (state, self.fold(dtype, backend))
+        return self._value[1]
+
+    def forget(self) -> None:
+        self._value = None
+
+    def __deepcopy__(self, memo: dict) -> Folded[T]:  # oneDNN's weights cannot be copied
+        return Folded(copy.deepcopy(self.fold, memo), self.backend)
+
+    def __reduce__(self) -> tuple:
+        return Folded, (self.fold, self.backend)
 
 
 def fold_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ from torch.utils.checkpoint import checkpoint
 from yacs.config import CfgNode
 
 from trainers.clip_utils import CLIP
-from trainers.frozen_linear import FrozenBlock, FrozenLinear, default_backend, fold_norm, norm
+from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
 from trainers.prompt_layout import PromptLayout, Rows, learned
 from trainers.tile_attention import attend
 
@@ -69,8 +69,7 @@ class TextEncoder(nn.Module):
         self.ln_final = clip_model.ln_final
         self.text_projection = clip_model.text_projection
         self.chunk = chunk
-        self.backend = backend
-        self._tower: _Tower | None = None
+        self._folded = Folded(self._fold, backend)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,7 +88,7 @@ class TextEncoder(nn.Module):
         """
         if isinstance(layout, Tensor):
             return self._encode_embeddings(context, layout)
-        tower = self._folded(context.device)
+        tower = self._folded.get(self.parameters(), self.dtype)
         grad = torch.is_grad_enabled() and context.requires_grad
         limit = self.chunk or tower.free_rows(grad)
         rows = layout.rows(limit, context.device)
@@ -125,25 +124,12 @@ class TextEncoder(nn.Module):
             nothing = self.positional_embedding.new_empty(1, 0, self.ln_final.weight.shape[0])
             return self(nothing, PromptLayout(sequences, freeze=False))[0]
 
-    def _folded(self, device: torch.device) -> _Tower:
-        """Returns the tower with folded weights, made anew if weights or precision changed."""
-        dtype = self.dtype
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        backend = self.backend or default_backend(device, dtype)
-        state = (dtype, backend, *((p.data_ptr(), p._version) for p in self.parameters()))
-        if self._tower is None or self._tower.state != state:
-            self._tower = None  # frees the old one first
-            with torch.no_grad():
-                self._tower = _Tower(self, dtype, backend, state)
-        return self._tower
+    def _fold(self, dtype: torch.dtype, backend: str) -> _Tower:
+        return _Tower(self, dtype, backend)
 
     def _apply(self, *args, **kwargs) -> TextEncoder:
-        self._tower = None  # weights move or change precision
+        self._folded.forget()  # weights move or change precision
         return super()._apply(*args, **kwargs)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_tower": None}  # copies and pickles fold anew
 
 
 class _Constants:
@@ -161,12 +147,10 @@ class _Tower:
         encoder: gives the weights.
         dtype: of the products. The residual stream has the precision of CLIP's weights.
         backend: a key of `frozen_linear.BACKENDS`.
-        state: which weights these are.
     """
 
-    def __init__(self, encoder: TextEncoder, dtype: torch.dtype, backend: str, state: tuple):
+    def __init__(self, encoder: TextEncoder, dtype: torch.dtype, backend: str) -> None:
         blocks = encoder.transformer.resblocks
-        self.state = state
         self.dtype, self.stream = dtype, encoder.dtype
         self.heads = blocks[0].attn.num_heads
         self.tokens = encoder.token_embedding.weight.detach()
