@@ -55,7 +55,8 @@ _C.DATASET.ALL_AS_UNLABELED = False  # train_u: labelled images as well
 
 # --- Loading ------------------------------------------------------------------------------------
 _C.DATALOADER = CN()
-_C.DATALOADER.NUM_WORKERS = 4
+_C.DATALOADER.NUM_WORKERS = 4  # processes that load images (at most one a core); 0: none
+_C.DATALOADER.CACHE_MB = 1024  # MiB of decoded training images kept in memory; 0: none
 _C.DATALOADER.K_TRANSFORMS = 1  # random views of each training image
 _C.DATALOADER.RETURN_IMG0 = False  # also hand on the image without augmentation
 _C.DATALOADER.TRAIN_X = CN()

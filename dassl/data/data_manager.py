@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -12,10 +11,11 @@ from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 from yacs.config import CfgNode
 
 from dassl.data.datasets import Datum, build_dataset
+from dassl.data.image_cache import ImageCache
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
+from dassl.data.workers import Loader
 from dassl.utils.errors import ConfigError, DataError
-from dassl.utils.files import read_image
 
 
 def build_data_loader(
@@ -31,7 +31,12 @@ def build_data_loader(
 ) -> DataLoader:
     """Builds a loader of batches {"img", "label", "domain", "impath", "index"}.
 
-    In training, an incomplete last batch is dropped, unless it is the only one.
+    In training, an incomplete last batch is dropped, unless it is the only one. Worker processes
+    start on the first pass and stay as long as the loader (see `dassl.data.workers`).
+
+    Args:
+        dataset_wrapper: instead of DatasetWrapper; called as
+            `dataset_wrapper(cfg, data_source, transform=tfm, is_train=is_train)`.
 
     Raises:
         DataError: there are no items.
@@ -49,12 +54,11 @@ def build_data_loader(
         n_ins=n_ins,
     )
     wrapper = dataset_wrapper or DatasetWrapper
-    return DataLoader(
+    return Loader(
         wrapper(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
         sampler=sampler,
-        # More workers than cores only compete with each other.
-        num_workers=min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )
@@ -166,6 +170,9 @@ class DatasetWrapper(Dataset):
     DATALOADER.RETURN_IMG0, "img0" is the image without augmentation, resized to INPUT.SIZE
     whatever its aspect ratio. If `transform` is a list, its i-th transform (from the second on)
     gives "img<i>" ("img2", ...).
+
+    Training images stay in memory once decoded, up to DATALOADER.CACHE_MB; test images do not: an
+    evaluation reads each just once.
     """
 
     def __init__(
@@ -181,6 +188,7 @@ class DatasetWrapper(Dataset):
         self.is_train = is_train
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
+        self.images = ImageCache(cfg.DATALOADER.CACHE_MB * 2**20 if is_train else 0)
         if self.k_tfm > 1 and transform is None:
             raise ConfigError(
                 f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform: "
@@ -195,6 +203,10 @@ class DatasetWrapper(Dataset):
     def __len__(self) -> int:
         return len(self.data_source)
 
+    def prepare_workers(self, n_workers: int) -> None:
+        """Decodes what the cache may hold, before `n_workers` processes start and share it."""
+        self.images.prepare_workers([item.impath for item in self.data_source], n_workers)
+
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]
         output = {
@@ -203,7 +215,7 @@ class DatasetWrapper(Dataset):
             "impath": item.impath,
             "index": idx,
         }
-        img0 = read_image(item.impath)
+        img0 = self.images.read(item.impath)
         if isinstance(self.transform, list | tuple):
             for i, tfm in enumerate(self.transform):
                 output["img" if i == 0 else f"img{i + 1}"] = self._views(tfm, img0)

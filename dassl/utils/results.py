@@ -50,7 +50,8 @@ def config_digest(cfg: CfgNode) -> str:
     for key in _NOT_IN_DIGEST:
         tree.pop(key, None)
     tree["DATASET"].pop("ROOT")
-    tree["DATALOADER"].pop("NUM_WORKERS")
+    for key in ("NUM_WORKERS", "CACHE_MB"):
+        tree["DATALOADER"].pop(key)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

@@ -34,8 +34,9 @@ def test_file_is_small_and_needs_no_pickle() -> None:
     assert ASSET.stat().st_size < 4_000_000
     stored = torch.load(ASSET, weights_only=True)
     assert all(isinstance(value, (torch.Tensor, int, float, str)) for value in stored.values())
-    halves = [v.dtype for k, v in stored.items() if k not in ("logit_scale", "meta.token_rows")]
-    assert {d for d in map(str, halves) if d.startswith("torch")} <= {"torch.float16"}
+    weights = {k: v for k, v in stored.items() if not k.startswith("meta.")}
+    wide = [key for key, value in weights.items() if value.dtype != torch.float16]
+    assert wide == ["logit_scale"]
 
 
 def test_shapes_are_openai_layout(state_dict: dict[str, torch.Tensor]) -> None:
@@ -45,7 +46,7 @@ def test_shapes_are_openai_layout(state_dict: dict[str, torch.Tensor]) -> None:
     assert shapes["token_embedding.weight"] == (49408, text_width)
     assert shapes["positional_embedding"] == (77, text_width)
     assert shapes["text_projection"] == (text_width, embed)
-    assert shapes["visual.positional_embedding"] == (65, width)  # 8 x 8 patches and the class token
+    assert shapes["visual.positional_embedding"] == (17, width)  # 4 x 4 patches + class
     assert width % 64 == 0 and text_width % 64 == 0  # heads are width // 64
 
 
@@ -115,4 +116,4 @@ def test_zero_shot_on_handwritten_digits(model: torch.nn.Module) -> None:
     texts = texts / texts.norm(dim=-1, keepdim=True)
     features = torch.cat([model.encode_image(part) for part in images.split(512)])
     found = (features @ texts.T).argmax(1)
-    assert (found == labels).float().mean() > 0.5  # docs/tiny_clip.md has the measured value
+    assert (found == labels).float().mean() > 0.6  # docs/tiny_clip.md has the measured value

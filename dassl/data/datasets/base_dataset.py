@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dassl.utils.download import download, extract
+from dassl.utils.download import download, download_gdrive, extract
 from dassl.utils.errors import DataError, not_one_of
 
 
@@ -61,6 +61,9 @@ class DatasetBase:
         train_u: unlabelled training items, for methods that use some.
         val: validation items.
         test: test items.
+
+    Attributes:
+        provenance: plain data on where the items come from, for the records of results.
     """
 
     dataset_dir = ""  # folder of the data set below DATASET.ROOT
@@ -77,6 +80,7 @@ class DatasetBase:
         self._train_u = train_u
         self._val = val
         self._test = test
+        self.provenance: dict[str, Any] = {}
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)
 
@@ -135,15 +139,14 @@ class DatasetBase:
                 raise DataError(not_one_of("the domain", domain, self.domains))
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Fetches an archive to `dst` and unpacks it in the same folder."""
-        if not Path(dst).parent.exists():
-            Path(dst).parent.mkdir(parents=True)
-        if from_gdrive:
-            import gdown  # only needed for this
+        """Fetches an archive to `dst` and unpacks it in the same folder.
 
-            gdown.download(url, dst, quiet=False)
-        else:
-            download(url, dst)
+        Args:
+            url: address of the archive.
+            dst: where the archive goes; it stays there, and a second call does not fetch it anew.
+            from_gdrive: `url` is a file on Google Drive.
+        """
+        (download_gdrive if from_gdrive else download)(url, dst)
         extract(dst, Path(dst).parent)
 
     def generate_fewshot_dataset(
