@@ -52,6 +52,7 @@ def config_digest(cfg: CfgNode) -> str:
     tree["DATASET"].pop("ROOT")
     for key in ("NUM_WORKERS", "CACHE_MB"):
         tree["DATALOADER"].pop(key)
+    tree["MODEL"].pop("FEATURES", None)  # where image features are kept, see trainers
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
