@@ -1,8 +1,9 @@
-"""Images → features by CLIP's frozen vision transformer, for which nothing is ever learned.
+"""Images → features by CLIP's frozen image encoder, for which nothing is ever learned.
 
-CLIP's numbers exactly, but for rounding, by the frozen layers of `frozen_linear`: norms, scales
-and activations folded, the faster GEMM backend. In the last block only the class token has a query,
-an attention output and an MLP. On a CPU a batch goes through in groups that fit the cache.
+CLIP's numbers exactly, but for rounding. Vision transformers here, by the frozen layers of
+`frozen_linear`: norms, scales and activations folded, the faster GEMM backend. In the last block
+only the class token has a query, an attention output and an MLP. ResNets: `frozen_resnet`. On a CPU
+a batch goes through in groups that fit the cache.
 
 Shapes: B images, L tokens (class token and patches), D width, E embedding size, H heads.
 """
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
+from trainers.frozen_resnet import FrozenResNet
 
-CPU_IMAGES = 8  # in a group; 4 to 16 were equally fast
+# Images in a group on a CPU: 4 to 16 were equally fast for a transformer, 16 best for a ResNet.
+CPU_IMAGES, CPU_IMAGES_RESNET = 8, 16
 
 
 class ImageEncoder:
@@ -25,7 +28,7 @@ class ImageEncoder:
         images: how many were encoded so far.
 
     Args:
-        visual: clip's VisionTransformer. Others, such as ModifiedResNet, run as they are.
+        visual: clip's VisionTransformer or ModifiedResNet; anything else runs as it is.
         backend: who multiplies, a key of `frozen_linear.BACKENDS`; None: the faster one.
     """
 
@@ -38,15 +41,24 @@ class ImageEncoder:
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, E), not normalized."""
         self.images += len(image)
-        if not hasattr(self.visual, "class_embedding"):
+        if not _is_frozen_kind(self.visual):
             return self.visual(image)
-        tower = self._folded.get(self.visual.parameters(), self.visual.conv1.weight.dtype)
-        groups = image.split(CPU_IMAGES) if image.device.type == "cpu" else (image,)
+        weights = [*self.visual.parameters(), *self.visual.buffers()]
+        tower = self._folded.get(weights, self.visual.conv1.weight.dtype)
+        groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
         with torch.autocast(image.device.type, enabled=False):
             return torch.cat([tower.run(group) for group in groups])
 
-    def _fold(self, dtype: torch.dtype, backend: str) -> _Tower:
-        return _Tower(self.visual, dtype, backend)
+    def _fold(self, dtype: torch.dtype, backend: str) -> _Tower | _ResNet:
+        kind = _Tower if hasattr(self.visual, "class_embedding") else _ResNet
+        return kind(self.visual, dtype, backend)
+
+
+def _is_frozen_kind(visual: nn.Module) -> bool:
+    if hasattr(visual, "class_embedding"):
+        return True
+    norms = [module for module in visual.modules() if isinstance(module, nn.BatchNorm2d)]
+    return hasattr(visual, "attnpool") and not any(norm.training for norm in norms)
 
 
 def normalize(features: Tensor) -> Tensor:
@@ -55,8 +67,17 @@ def normalize(features: Tensor) -> Tensor:
     return features / features.norm(dim=-1, keepdim=True)
 
 
+class _ResNet(FrozenResNet):
+    cpu_images = CPU_IMAGES_RESNET
+
+    def __init__(self, visual: nn.Module, dtype: torch.dtype, backend: str) -> None:
+        super().__init__(visual, dtype)  # its products are convolutions
+
+
 class _Tower:
     """A vision transformer with folded weights."""
+
+    cpu_images = CPU_IMAGES
 
     def __init__(self, visual: nn.Module, dtype: torch.dtype, backend: str) -> None:
         blocks = visual.transformer.resblocks

@@ -33,7 +33,7 @@ from dassl.data.datasets import Datum
 from dassl.data.workers import draw_as_a_pass, plain_sampler
 from dassl.engine import TrainerX
 from dassl.utils import read_image
-from trainers import clip_utils, frozen_linear, image_encoder
+from trainers import clip_utils, frozen_linear, frozen_resnet, image_encoder
 from trainers.encode_ahead import (
     ENCODED_AT_ONCE,
     EncodedAhead,
@@ -45,7 +45,13 @@ from trainers.fixed_views import FixedViews
 from trainers.image_encoder import ImageEncoder
 
 # The code that makes a feature of a file, beside torch, torchvision and Pillow
-SOURCES = (image_encoder, frozen_linear, sys.modules[clip_utils.CLIP.__module__], read_image)
+SOURCES = (
+    image_encoder,
+    frozen_linear,
+    frozen_resnet,
+    sys.modules[clip_utils.CLIP.__module__],
+    read_image,
+)
 # Steps whose text says all that they do; the first ones are not random.
 TEST_STEPS = (T.Resize, T.CenterCrop, T.ToTensor, T.Normalize)
 VIEW_STEPS = (

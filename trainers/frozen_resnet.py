@@ -1,0 +1,125 @@
+"""CLIP's frozen ResNets (Radford et al., arXiv 2103.00020, section 2.4), made for inference.
+
+CLIP's numbers exactly, but for rounding:
+
+- A batch norm that is not trained is a scale and a shift: both fold into the convolution before it,
+  in float64.
+- Images lie in memory channels last, as the libraries behind convolutions like them best.
+- The attention pooling has one query. Projecting it back through the keys' weights, and pooling
+  before the values' projection, costs as much as one position, not as all of them:
+  q·(W_k x) = (W_k^T q)·x, and sum a (W_v x + b) = W_v (sum a x) + b as the weights a sum to 1.
+
+Shapes: B images, C channels, H x W positions, N = HW + 1 positions with the mean, D width of the
+last layer, E embedding size, h heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class FrozenConv:
+    """Convolution and batch norm as one convolution.
+
+    Args:
+        conv: without a bias.
+        norm: in evaluation mode, behind it.
+        dtype: of the convolution.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
+        scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+        weight = conv.weight.double() * scale[:, None, None, None]
+        self.weight = weight.to(dtype, memory_format=torch.channels_last)
+        self.bias = (norm.bias.double() - norm.running_mean.double() * scale).to(dtype)
+        self.stride, self.padding = conv.stride, conv.padding
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class FrozenResNet:
+    """A ModifiedResNet with folded weights.
+
+    Args:
+        visual: clip's ModifiedResNet.
+        dtype: of the products.
+    """
+
+    def __init__(self, visual: nn.Module, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.stem = [
+            FrozenConv(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}"), dtype)
+            for i in (1, 2, 3)
+        ]
+        layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        self.blocks = [_Block(block, dtype) for layer in layers for block in layer]
+        self.pool = _AttentionPool(visual.attnpool, dtype)
+
+    def run(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, E)"""
+        x = image.to(self.dtype, memory_format=torch.channels_last)
+        for conv in self.stem:
+            x = F.relu_(conv(x))
+        x = F.avg_pool2d(x, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.pool(x)
+
+
+class _Block:
+    """A bottleneck: 1x1, 3x3, (mean of stride x stride positions,) 1x1, and a way around."""
+
+    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+        self.stride = block.stride
+        self.conv1 = FrozenConv(block.conv1, block.bn1, dtype)
+        self.conv2 = FrozenConv(block.conv2, block.bn2, dtype)
+        self.conv3 = FrozenConv(block.conv3, block.bn3, dtype)
+        self.around: Callable[[Tensor], Tensor] | None = None
+        if block.downsample is not None:
+            _, conv, norm = block.downsample
+            self.around = FrozenConv(conv, norm, dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C', H / stride, W / stride)"""
+        out = F.relu_(self.conv2(F.relu_(self.conv1(x))))
+        if self.stride > 1:
+            out, x = F.avg_pool2d(out, self.stride), F.avg_pool2d(x, self.stride)
+        if self.around is not None:
+            x = self.around(x)
+        return F.relu_(self.conv3(out).add_(x))
+
+
+class _AttentionPool:
+    """The mean position's attention to all positions."""
+
+    def __init__(self, pool: nn.Module, dtype: torch.dtype) -> None:
+        self.heads = pool.num_heads
+        width = pool.q_proj.in_features
+        scale = (width // self.heads) ** -0.5
+        self.positions = pool.positional_embedding.detach().to(dtype)  # (N, D)
+        self.q_weight = (pool.q_proj.weight.double() * scale).to(dtype)
+        self.q_bias = (pool.q_proj.bias.double() * scale).to(dtype)
+        # The keys' bias adds the same to all scores of a query: softmax does not see it.
+        self.k_weight = pool.k_proj.weight.detach().to(dtype).view(self.heads, -1, width)
+        self.v_weight = pool.v_proj.weight.detach().to(dtype).view(self.heads, -1, width)
+        out = pool.c_proj
+        self.out_weight = out.weight.detach().to(dtype)
+        bias = out.bias.double() + out.weight.double() @ pool.v_proj.bias.double()
+        self.out_bias = bias.to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, D, H, W) → (B, E)"""
+        x = x.flatten(2).transpose(1, 2)  # (B, HW, D)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positions  # (B, N, D)
+        q = F.linear(x[:, 0], self.q_weight, self.q_bias)  # (B, D)
+        q = q.view(len(x), self.heads, -1).transpose(0, 1)  # (h, B, D/h)
+        q = (q @ self.k_weight).transpose(0, 1)  # (B, h, D)
+        weights = (q @ x.transpose(1, 2)).softmax(dim=-1)  # (B, h, N)
+        pooled = (weights @ x).transpose(0, 1)  # (h, B, D)
+        out = (pooled @ self.v_weight.transpose(1, 2)).transpose(0, 1)  # (B, h, D/h)
+        return F.linear(out.flatten(1), self.out_weight, self.out_bias)
