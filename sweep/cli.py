@@ -12,69 +12,18 @@ import torch
 
 from dassl.utils import ConfigError, UnknownNameError
 from dassl.utils.errors import not_one_of
+from sweep.cli_request import add_request, request_of
 from sweep.cost import duration
-from sweep.data import without_missing
+from sweep.data import missing_data, missing_text, without_missing
 from sweep.local import LocalExecutor
 from sweep.request import Request
 from sweep.run import Run
 from sweep.runner import Executor, Options, Sweep
+from sweep.show import add_parse, add_report, add_table
 from sweep.state import FAILED, FINISHED, RUNNING, WAITING, error_of, state_of
-from sweep.tables import TABLES
 
 GPU_MEMORY_PER_JOB = 8 * 2**30  # bytes; CoCoOp on 500 classes of ViT-B/16 peaks below this
 SHOWN = 12  # runs that --dry-run lists
-
-
-def add_request(parser: argparse.ArgumentParser, many: bool = False) -> None:
-    """Adds the arguments that decide which runs there are."""
-    add = parser.add_argument
-    names = ", ".join(TABLES)
-    add("what", nargs="*" if many else None, help=f"a protocol or a table of the papers: {names}")
-    add(
-        "--trainers",
-        nargs="+",
-        default=[],
-        help="registered trainers, or all; default: the papers'",
-    )
-    add("--datasets", nargs="+", default=[], help="files in configs/datasets; default: the papers'")
-    add("--seeds", nargs="+", type=int, default=[], help="default: 1 2 3")
-    add("--shots", nargs="+", type=int, default=[], help="training images a class; default: 16")
-    add("--ctx", nargs="+", type=int, default=[], help="few-shot CoOp: context vectors, M")
-    add("--position", nargs="+", default=[], help="few-shot CoOp: class name's place (end, middle)")
-    add("--csc", nargs="+", default=[], help="few-shot CoOp: class-specific context (True, False)")
-    add("--backbone", default="", help="RN50, RN101, ViT-B/32 or ViT-B/16")
-    add("--recipe", default="", help="config file in configs/trainers, such as CoOp/vit_b16")
-    add("--source", default="", help="transfer: data set to train on; default: imagenet")
-    add(
-        "--per-epoch", action="store_true", help="base2new: also test each epoch on the new classes"
-    )
-    add("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs for all runs; last")
-    add("--output", type=Path, default=Path("output/sweep"), help="where all results go")
-
-
-def request_of(args: argparse.Namespace, what: str) -> Request:
-    """Returns the request of parsed arguments.
-
-    Raises:
-        ConfigError: --csc is neither True nor False.
-    """
-    switch = {"true": True, "yes": True, "false": False, "no": False}
-    for value in args.csc:
-        if value.lower() not in switch:
-            raise ConfigError(not_one_of("--csc", value, ("True", "False")))
-    lists = {key: tuple(getattr(args, key)) for key in ("trainers", "datasets", "seeds", "shots")}
-    return Request(
-        what,
-        **lists,
-        contexts=tuple(args.ctx),
-        positions=tuple(args.position),
-        csc=tuple(switch[value.lower()] for value in args.csc),
-        backbone=args.backbone,
-        recipe=args.recipe,
-        source=args.source,
-        opts=tuple(args.opts),
-        per_epoch=args.per_epoch,
-    )
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -99,7 +48,12 @@ def add_run(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carries out a sweep; returns 1 if a run failed."""
     request = request_of(args, args.what)
-    runs = part_of(without_missing(request.runs(), Path(args.root), args.skip_missing), args)
+    runs, root = part_of(request.runs(), args), Path(args.root)
+    if args.dry_run:
+        missing = missing_data((one.dataset for one in runs), root)
+        print(missing_text(runs, missing, root) or "All data sets are there.")
+    else:
+        runs = without_missing(runs, root, args.skip_missing)
     jobs = args.jobs if args.jobs > 0 else default_jobs()
     extra = () if args.workers is None else ("DATALOADER.NUM_WORKERS", str(args.workers))
     output = args.output.absolute()
@@ -161,8 +115,8 @@ def plan_text(sweep: Sweep, jobs: int) -> str:
     left = sweep.open_runs()
     tests = sum(run.source is not None for run in sweep.runs)
     lines = [
-        f"{len(sweep.runs)} runs: {len(sweep.runs) - tests} trainings (zero-shot: none), each with "
-        f"an evaluation of its own, and {tests} evaluations more of what they learned",
+        f"{len(sweep.runs)} runs: {len(sweep.runs) - tests} that train (zero-shot: nothing) and "
+        f"test on the same classes, {tests} that test what those have learned",
         f"{len(sweep.runs) - len(left)} are finished; {len(left)} to do, {jobs} at once",
     ]
     lines += [f"  {run.title}" for run in left[:SHOWN]]
@@ -215,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Carries out the papers' protocols and prints their tables from the records.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_run, add_status):
+    for add in (add_run, add_status, add_table, add_report, add_parse):
         add(commands)
     return parser
 

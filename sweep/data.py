@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -31,33 +31,35 @@ def missing_data(datasets: Iterable[str], root: Path) -> dict[str, str]:
     return missing
 
 
+def missing_text(runs: tuple[Run, ...], missing: Mapping[str, str], root: Path) -> str:
+    """Returns which data sets there are and which not, a line each; "" if none is missing."""
+    if not missing:
+        return ""
+    there = [name for name in dict.fromkeys(run.dataset for run in runs) if name not in missing]
+    lines = [f"below --root {root}, {len(missing)} of the data sets are missing:"]
+    lines += [f"  {name}: there is no {folder}" for name, folder in missing.items()]
+    return "\n".join([*lines, f"  there are: {', '.join(there) or 'none'}"])
+
+
 def without_missing(runs: tuple[Run, ...], root: Path, skip: bool) -> tuple[Run, ...]:
     """Returns the runs whose data are there.
 
     Args:
-        skip: leave out the others; otherwise they are an error.
+        skip: leave out the others, and what depends on them; otherwise they are an error.
 
     Raises:
         MissingFileError: data sets are missing and `skip` is off, or all are missing.
     """
-    needed = [d for run in runs for d in _datasets(run)]
-    missing = missing_data(needed, root)
-    left = tuple(run for run in runs if not missing.keys() & set(_datasets(run)))
+    missing = missing_data((run.dataset for run in runs), root)
+    lost = {run for run in runs if run.dataset in missing}
+    left = tuple(run for run in runs if run not in lost and run.source not in lost)
     if missing and (not skip or not left):
-        there = [name for name in dict.fromkeys(needed) if name not in missing]
-        lines = [f"below --root {root}, {len(missing)} of the data sets are missing:"]
-        lines += [f"  {name}: there is no {folder}" for name, folder in missing.items()]
-        lines.append(f"  there are: {', '.join(there) or 'none'}")
-        lines.append(
+        advice = (
             f"add --skip-missing to do the {len(left)} of {len(runs)} runs that need none of them, "
             "or fetch them (docs/datasets.md)"
             if left
             else "fetch them (docs/datasets.md), or name another --root; "
             f"--datasets {EMBEDDED} needs no download"
         )
-        raise MissingFileError("\n".join(lines))
+        raise MissingFileError(f"{missing_text(runs, missing, root)}\n{advice}")
     return left
-
-
-def _datasets(run: Run) -> list[str]:
-    return [run.dataset] + ([run.source.dataset] if run.source else [])

@@ -57,6 +57,7 @@ class Method:
         opts: KEY VALUE pairs on top.
         learns: False: nothing is random and no training images are needed, so one run will do.
         reads_new_classes: whether it can be tested on classes it was not trained on.
+        fixed: the user named the recipe, so it is used as it is, for every data set.
     """
 
     label: str
@@ -65,6 +66,13 @@ class Method:
     opts: tuple[str, ...] = ()
     learns: bool = True
     reads_new_classes: bool = True
+    fixed: bool = False
+
+    def with_recipe(self, recipe: str) -> Method:
+        """Returns the method with a config file of the user's, whose CTX_INIT counts."""
+        pairs = zip(self.opts[::2], self.opts[1::2])
+        kept = tuple(t for pair in pairs if not pair[0].endswith(".CTX_INIT") for t in pair)
+        return replace(self, recipe=recipe, opts=kept, fixed=True)
 
     def recipe_for(self, backbone: str, dataset: str, shots: int) -> tuple[str, tuple[str, ...]]:
         """Returns the config file and the options for one data set.
@@ -72,6 +80,8 @@ class Method:
         Where upstream has no file for a number of epochs, the file for 200 is used and
         OPTIM.MAX_EPOCH set.
         """
+        if self.fixed:
+            return self.recipe, self.opts
         folder, _, name = self.recipe.partition("/")
         if dataset == EMBEDDED:
             return f"{folder}/tiny", self.opts
@@ -146,6 +156,5 @@ def methods_for(names: Sequence[str], recipe: str = "") -> tuple[Method, ...]:
                 f"the papers have no recipe for {name}: add --recipe FOLDER/NAME, a file in "
                 f"configs/trainers without .yaml, such as {name}/vit_b16"
             )
-        method = STANDARD.get(name, Method(name, name, recipe))
-        methods.append(replace(method, recipe=recipe) if recipe else method)
+        methods.append(STANDARD.get(name, Method(name, name, recipe)))
     return tuple(methods)

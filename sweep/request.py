@@ -47,19 +47,19 @@ class Request:
         if self.trainers or self.recipe:
             names = self.trainers or tuple(m.trainer for m in table.setting.methods)
             methods = methods_for(names, self.recipe)
-        if (self.contexts or self.positions or self.csc) or (
-            self.trainers and table.protocol == "fewshot" and not self.recipe
-        ):
+        if self.contexts or self.positions or self.csc or (methods and table.protocol == "fewshot"):
             methods = few_shot_methods(
                 methods or table.setting.methods,
                 self.contexts or (16,),
                 self.positions or ("end",),
                 self.csc or (False,),
             )
-        datasets = self._datasets(table)
+        if self.recipe:
+            table = replace(table, published="")  # the paper's numbers are for the paper's recipe
+            methods = tuple(m.with_recipe(self.recipe) for m in methods)
         return table.with_setting(
             methods=methods,
-            datasets=datasets,
+            datasets=None if self.datasets in ((), ("all",)) else self.datasets,
             seeds=self.seeds or None,
             shots=self.shots or None,
             backbone=self.backbone or None,
@@ -78,11 +78,6 @@ class Request:
         if self.per_epoch:
             wanted += new_classes_per_epoch(cells)
         return in_order(wanted)
-
-    def _datasets(self, table: Table) -> tuple[str, ...] | None:
-        if not self.datasets or self.datasets == ("all",):
-            return None
-        return self.datasets
 
     def _check(self) -> None:
         known = dataset_names()

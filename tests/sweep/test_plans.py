@@ -118,7 +118,8 @@ def test_runs_survive_json():
 
 
 def test_requests_survive_the_disk_and_the_command_line(tmp_path: Path):
-    from sweep.cli import build_parser, request_of
+    from sweep.cli import build_parser
+    from sweep.cli_request import request_of
 
     request = Request(
         "fewshot",

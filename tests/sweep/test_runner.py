@@ -57,7 +57,7 @@ def record(run: Run, output: Path, accuracy: float = 50.0, **changes: object) ->
         "split": "test",
         "seed": run.seed,
         "trainer": run.trainer,
-        "epoch": run.epoch or run.epochs,
+        "epoch": run.epoch or (run.epochs if run.shots else None),
         "metrics": {"accuracy": accuracy},
         **changes,
     }
@@ -239,7 +239,7 @@ def test_dry_run_and_status(tmp_path: Path, capsys):
     flags = ["base2new", "--trainers", "CoOp", "--datasets", "digits", "--seeds", "1"]
     flags += ["--output", str(tmp_path / "out"), "--root", str(tmp_path)]
     assert main(["run", *flags, "--dry-run"]) == 0
-    assert "3 runs: 1 trainings" in capsys.readouterr().out
+    assert "3 runs: 1 that train" in capsys.readouterr().out
     assert not (tmp_path / "out").exists(), "a dry run leaves nothing behind"
     request = Request("base2new", ("CoOp",), ("digits",), (1,))
     request.save(tmp_path / "out")
