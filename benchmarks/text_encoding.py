@@ -42,6 +42,7 @@ from dassl.utils import write_json
 from trainers import cocoop, coop
 from trainers.clip_utils import CLIP, freeze
 from trainers.frozen_linear import default_backend
+from trainers.text_encoder import free_bytes
 
 N_CTX = {"CoOp": 16, "CoCoOp": 4}  # of the papers
 NAMES = (("eurosat", 5), ("caltech101", 100), ("imagenet", 1000))  # up to how many classes
@@ -242,7 +243,7 @@ def main() -> int:
     report |= {"precision": args.precision, "backend": default_backend(device, dtype)}
     report["peak_flops_per_s"] = matmul_peak(device, dtype)
     bench = Bench(device, args.precision, names)
-    room = _free_bytes(device)
+    room = int(0.8 * free_bytes(device))
     for case in select(args):
         result = measure(bench, case, args.seconds, room)
         peak = max(report["peak_flops_per_s"].values())
@@ -263,15 +264,6 @@ def _line(result: dict[str, Any]) -> str:
         f"{100 * result['share_of_peak']:.0f}% of peak, "
         f"{(result['ours_bytes'] or 0) / 2**20:.0f} MiB"
     )
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(0.9 * torch.cuda.mem_get_info(device)[0])
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable"):
-            return int(0.8 * int(line.split()[1]) * 1024)
-    return 0
 
 
 if __name__ == "__main__":
