@@ -92,13 +92,14 @@ def setup_cfg(args: argparse.Namespace) -> Config:
 
 
 def check(cfg: Config) -> None:
-    """Raises ConfigError with all wrong values, and tells of trainer files that did not load."""
+    """Raises ConfigError with all wrong values, and tells of files that did not load."""
     problems = config_problems(cfg)
-    if any(problem.startswith("TRAINER.NAME") for problem in problems):
-        problems += [
-            f"trainers/{file} could not be imported: {error!r}"
-            for file, error in trainers.failed_imports.items()
-        ]
+    for key, package in (("TRAINER.NAME", trainers), ("DATASET.NAME", datasets)):
+        if any(problem.startswith(key) for problem in problems):
+            problems += [
+                f"{package.__name__}/{file} could not be imported: {error!r}"
+                for file, error in package.failed_imports.items()
+            ]
     if problems:
         raise ConfigError(problems)
 

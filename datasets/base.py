@@ -5,23 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import random
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json, write_json
 from dassl.utils.errors import not_one_of
-from dassl.utils.files import PathLike, listed
-from datasets.few_shot import few_shot_sample
+from dassl.utils.files import PathLike
+from datasets.checks import Split, check_split, locate_files
+from datasets.few_shot import describe_sample, few_shot_sample, split_digest
+from datasets.storage import keep_json, places
 
 SPLITS = Path(__file__).parent / "splits"  # split files that ship with the project
+CLASSNAMES = Path(__file__).with_name("classnames.json")  # data set → names in label order
 SUBSAMPLES = ("all", "base", "new")
-MAX_VAL_SHOTS = 4  # few-shot validation images per class, CoOp (arXiv 2109.01134), section 4.1
-
-Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -32,34 +34,59 @@ def extend_cfg(cfg: CfgNode) -> None:
 class BenchmarkDataset(DatasetBase):
     """A data set with a fixed split, of which few shots and half of the classes may be asked for.
 
-    A subclass names its folders and files; `read_data` may be overridden where the official
-    layout is another.
+    A subclass names its folders and files; `build_split` is overridden where the data set has
+    annotation files, `read_data` where there is no such thing as a split.
 
     Attributes:
         dataset_dir: folder below DATASET.ROOT.
         image_dir: folder below `dataset_dir` that the paths in the split file start from.
+        other_places: (dataset_dir, image_dir) pairs where the same content may lie as well, such
+            as where torchvision puts it; the first that exists counts.
+        landmark: folder below `image_dir` by which the right place is told, if that is not enough.
         split_file: the official split file's name; looked for in `dataset_dir`, then among the
             files that ship with the project; if it is in neither, `build_split` makes it.
+            Empty: there is none, and `build_split` is the official way.
         template: zero-shot prompt, with {} for the class name.
+        few_shot: whether DATASET.NUM_SHOTS draws a sample; not for data that are test data only.
+        max_val_shots: validation images per class that go with a sample (CoOp, arXiv 2109.01134,
+            section 4.1); 0: the validation list stays whole.
+        few_shot_info: {"shots", "seed", "digest", "published"} of the sample; empty without one.
+        split_digest: SHA-256 over train, val and test, before anything was drawn.
     """
 
     image_dir = ""
+    other_places: tuple[tuple[str, str], ...] = ()
+    landmark = ""
     split_file = ""
     template = "a photo of a {}."
+    few_shot = True
+    max_val_shots = 4
 
     def __init__(self, cfg: CfgNode) -> None:
-        root = Path(cfg.DATASET.ROOT).expanduser().absolute()
-        self.dataset_dir = str(root / self.dataset_dir)
-        self.image_dir = str(Path(self.dataset_dir) / self.image_dir)
-        train, val, test = self.read_data()
-        if cfg.DATASET.NUM_SHOTS >= 1:
-            train, val = few_shot_sample(
-                self, train, val, cfg.DATASET.NUM_SHOTS, MAX_VAL_SHOTS, cfg.SEED
-            )
+        self.few_shot_info: dict[str, Any] = {}
+        self.find_folders(Path(cfg.DATASET.ROOT).expanduser().absolute())
+        split = self.read_data()
+        check_split(type(self).__name__, split)
+        self.split_digest = split_digest(self, split)
+        train, val, test = self.draw_few_shots(cfg, split)
         train, val, test = self.subsample_classes(
             train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES
         )
-        super().__init__(train_x=train, val=val, test=test)
+        super().__init__(train_x=train, val=val or None, test=test)
+        self.provenance = {"split_digest": self.split_digest, "few_shot": self.few_shot_info}
+
+    def draw_few_shots(self, cfg: CfgNode, split: Split) -> Split:
+        """Returns the split with what DATASET.NUM_SHOTS leaves of train and val."""
+        train, val, test = split
+        shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
+        if shots < 1 or not self.few_shot:
+            return split
+        from_val = val if self.max_val_shots else []
+        sample = few_shot_sample(
+            self, train, from_val, shots, self.max_val_shots, seed, self.split_digest
+        )
+        self.few_shot_info = describe_sample(self, sample, shots, seed)
+        return sample[0], sample[1] if self.max_val_shots else val, test
 
     def read_data(self) -> Split:
         """Returns the training, validation and test items of the full data set.
@@ -68,29 +95,74 @@ class BenchmarkDataset(DatasetBase):
             MissingFileError: the image folder, or files that the split names, do not exist.
         """
         self.require_folder(self.image_dir)
-        own = Path(self.dataset_dir) / self.split_file
-        shipped = SPLITS / f"{self.split_file}.gz"
-        if own.exists() or shipped.exists():
-            path = own if own.exists() else shipped
-            split = self.read_split(path, self.image_dir)
-            require_files(path, self.image_dir, split)
-            return split
-        split = self.build_split()
-        self.save_split(*split, own, self.image_dir)
+        if not self.split_file:
+            split = self.build_split()
+            return locate_files("the data set's lists", self.image_dir, split)
+        own, kept = places(self.dataset_dir, self.split_file)
+        for path in (own, SPLITS / f"{self.split_file}.gz", kept):
+            if path.is_file():
+                split = self.read_split(path, self.image_dir)
+                return locate_files(path, self.image_dir, split)
+        note = f"built from the files of the data set; not the official {self.split_file}"
+        print(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
+        split = locate_files("the data set's lists", self.image_dir, self.build_split())
+        content = {"note": note, **_split_lists(*split, self.image_dir)}
+        if path := keep_json(content, self.dataset_dir, self.split_file):
+            print(f"Saved split to {path}")
         return split
 
     def build_split(self) -> Split:
         """Draws a split where there is no official one; always the same for the same files."""
         return self.read_and_split_data(self.image_dir, rng=random.Random(1))
 
+    # --- folders ----------------------------------------------------------------------------------
+
+    def find_folders(self, root: Path) -> None:
+        """Makes `dataset_dir` and `image_dir` full paths: upstream's or another known place."""
+        upstream = (self.dataset_dir, self.image_dir)
+        for place in (upstream, *self.other_places):
+            if root.joinpath(*place, self.landmark).is_dir():
+                break
+        else:
+            place = upstream
+        self.dataset_dir, self.image_dir = (str(root / place[0]), str(root.joinpath(*place)))
+        if place != upstream:
+            print(
+                f"Note: {type(self).__name__} is read from {self.image_dir}, as there is no "
+                f"{root.joinpath(*upstream, self.landmark)}"
+            )
+
     def require_folder(self, folder: PathLike) -> None:
         """Raises MissingFileError with advice unless `folder` exists."""
         if not Path(folder).is_dir():
+            also = "".join(f" (nor {'/'.join(filter(None, p))})" for p in self.other_places)
             raise MissingFileError(
-                f"{type(self).__name__} was looked for in {folder}, which does not exist. "
+                f"{type(self).__name__} was looked for in {folder}, which does not exist{also}. "
                 f"--root (DATASET.ROOT) must name the folder that holds "
                 f"'{Path(self.dataset_dir).name}'."
             )
+
+    def annotation(self, *names: str) -> Path:
+        """Returns the first of these files below `dataset_dir` that exists.
+
+        Raises:
+            MissingFileError: there is none.
+        """
+        for name in names:
+            path = Path(self.dataset_dir) / name
+            if path.is_file():
+                return path
+        instead = f"; or put {self.split_file} there" if self.split_file else ""
+        raise MissingFileError(
+            f"{type(self).__name__} needs {names[0]} in {self.dataset_dir} to tell which image is "
+            f"what, and it is not there. Unpack the data set's annotations there{instead}."
+        )
+
+    def relative_paths(self, items: list[Datum]) -> list[str]:
+        """Returns the paths below the data set's folder that upstream's layout would have."""
+        prefix = type(self).image_dir
+        paths = paths_below(self.image_dir, items)
+        return [f"{prefix}/{path}" for path in paths] if prefix else paths
 
     # --- split files ------------------------------------------------------------------------------
 
@@ -98,25 +170,26 @@ class BenchmarkDataset(DatasetBase):
     def read_split(filepath: PathLike, path_prefix: PathLike) -> Split:
         """Reads a split file, {"train": [[path, label, class name], ...], "val": ..., "test": ...}.
 
+        Backslashes in paths, from files written on Windows, are taken for slashes.
+
         Args:
             filepath: the file; gzipped if its name ends in .gz.
             path_prefix: folder that the paths in it start from.
         """
         print(f"Reading split from {filepath}")
-        if str(filepath).endswith(".gz"):
-            with gzip.open(filepath, "rt", encoding="utf-8") as file:
-                lists = json.load(file)
-        else:
-            lists = read_json(filepath)
+        lists = _read_lists(Path(filepath))
+        start = str(path_prefix) + os.sep
         try:
+            if "note" in lists:  # one of ours, see read_data
+                print(f"Note: this split was {lists['note']}")
             return tuple(
                 [
-                    Datum(impath=str(Path(path_prefix) / path), label=int(label), classname=name)
+                    Datum(start + path.replace("\\", "/"), int(label), classname=name)
                     for path, label, name in lists[part]
                 ]
                 for part in ("train", "val", "test")
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{filepath} is no split file ({error!r}): expected lists of [path, label, class "
                 'name] under "train", "val" and "test". Delete it to use the official one.'
@@ -131,14 +204,7 @@ class BenchmarkDataset(DatasetBase):
         path_prefix: PathLike,
     ) -> None:
         """Writes a split file; paths in it are relative to `path_prefix`."""
-        split = {
-            part: [
-                [Path(item.impath).relative_to(path_prefix).as_posix(), item.label, item.classname]
-                for item in items
-            ]
-            for part, items in (("train", train), ("val", val), ("test", test))
-        }
-        write_json(split, filepath)
+        write_json(_split_lists(train, val, test, path_prefix), filepath)
         print(f"Saved split to {filepath}")
 
     @staticmethod
@@ -166,11 +232,13 @@ class BenchmarkDataset(DatasetBase):
             f"Splitting into {p_trn:.0%} train, {p_val:.0%} val, and {1 - p_trn - p_val:.0%} test"
         )
         folders = [f for f in listdir_nohidden(image_dir) if f not in ignored]
+        folders = [f for f in folders if (Path(image_dir) / f).is_dir()]
         train: list[Datum] = []
         val: list[Datum] = []
         test: list[Datum] = []
         for label, folder in enumerate(folders):
-            paths = [str(Path(image_dir) / folder / f) for f in _files(Path(image_dir) / folder)]
+            start = str(Path(image_dir) / folder) + os.sep
+            paths = [start + name for name in _files(Path(start))]
             n_train, n_val = round(len(paths) * p_trn), round(len(paths) * p_val)
             if min(n_train, n_val, len(paths) - n_train - n_val) < 1:
                 raise DataError(
@@ -242,15 +310,36 @@ def _files(folder: Path) -> list[str]:
     return names
 
 
-def require_files(source: PathLike, image_dir: PathLike, split: Split) -> None:
-    """Raises MissingFileError unless every image of a split exists; lists each folder once."""
-    wanted = [Path(item.impath) for items in split for item in items]
-    folders = {path.parent for path in wanted}
-    there = {f: set(listdir_nohidden(f)) if f.is_dir() else set() for f in folders}
-    missing = [str(path) for path in wanted if path.name not in there[path.parent]]
-    if missing:
-        raise MissingFileError(
-            f"{len(missing):,} of the {len(wanted):,} images that {source} names are missing: "
-            f"{listed(missing)}. Unpack the data set anew into {image_dir}; to use other images, "
-            "put a split file of your own beside them."
-        )
+def paths_below(folder: PathLike, items: list[Datum]) -> list[str]:
+    """Returns the items' paths, relative to `folder`, with slashes."""
+    start = str(folder) + os.sep
+    paths = [
+        path[len(start) :] if path.startswith(start) else os.path.relpath(path, folder)
+        for path in (item.impath for item in items)
+    ]
+    return paths if os.sep == "/" else [path.replace(os.sep, "/") for path in paths]
+
+
+def shipped_classnames(folder: str) -> list[str]:
+    """Returns the class names in label order of the data set whose folder is called `folder`."""
+    return read_json(CLASSNAMES)[folder]
+
+
+def _read_lists(path: Path) -> Any:
+    if path.suffix != ".gz":
+        return read_json(path)
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _split_lists(
+    train: list[Datum], val: list[Datum], test: list[Datum], path_prefix: PathLike
+) -> dict[str, list]:
+    parts = {"train": train, "val": val, "test": test}
+    return {
+        part: [
+            [path, item.label, item.classname]
+            for path, item in zip(paths_below(path_prefix, items), items)
+        ]
+        for part, items in parts.items()
+    }

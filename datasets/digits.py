@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.utils import write_atomically
+from dassl.utils import DataError, write_atomically
 from datasets.base import BenchmarkDataset, Split
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -29,7 +29,13 @@ class Digits(BenchmarkDataset):
     template = "a photo of a {}."
 
     def read_data(self) -> Split:
-        write_images(Path(self.image_dir))
+        try:
+            write_images(Path(self.image_dir))
+        except OSError as error:
+            raise DataError(
+                f"the digits cannot be written to {self.image_dir} ({error.strerror or error}); "
+                "--root (DATASET.ROOT) must name a folder that can be written"
+            ) from None
         return super().read_data()
 
 
@@ -43,9 +49,11 @@ def write_images(folder: Path) -> None:
     print(f"Writing the handwritten digits of scikit-learn to {folder}")
     digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target)):
+        path = folder / f"{label}_{CLASSNAMES[label]}" / f"{index:04d}.png"
+        if path.exists():  # whole, as it was written atomically: by a run beside this one, say
+            continue
         grey = np.rint(pixels * (255 / 16)).astype(np.uint8)
         image = Image.fromarray(grey).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-        path = folder / f"{label}_{CLASSNAMES[label]}" / f"{index:04d}.png"
         write_atomically(path, lambda part, image=image: image.save(part, format="PNG"))
     write_atomically(done, lambda part: Path(part).write_text(f"{len(digits.target)}\n"))
 

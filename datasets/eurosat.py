@@ -27,6 +27,7 @@ class EuroSAT(BenchmarkDataset):
 
     dataset_dir = "eurosat"
     image_dir = "2750"
+    other_places = (("eurosat", "eurosat/2750"), ("eurosat", "EuroSAT_RGB"))  # nested; Zenodo's
     split_file = "split_zhou_EuroSAT.json"
     template = "a centered satellite photo of {}."
 

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import pickle
 import random
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dassl.data.datasets import DatasetBase, Datum
-from dassl.utils import DataError, read_json, write_json
+from dassl.data.datasets import Datum
+from dassl.utils import DataError, read_json
+from datasets.storage import keep_json, places
+
+if TYPE_CHECKING:
+    from datasets.base import BenchmarkDataset
+
+PUBLISHED = Path(__file__).with_name("digests.json")  # the samples behind the papers' numbers
+
+Sample = tuple[list[Datum], list[Datum]]  # train, val
 
 
 def few_shot_sample(
-    dataset: DatasetBase,
+    dataset: BenchmarkDataset,
     train: list[Datum],
     val: list[Datum],
     num_shots: int,
     max_val_shots: int,
     seed: int,
-) -> tuple[list[Datum], list[Datum]]:
+    source: str | None = None,
+) -> Sample:
     """Draws `num_shots` training and min(num_shots, max_val_shots) validation images per class.
 
     Python's generator is seeded with `seed` for this alone, and draws the training sample first:
@@ -30,103 +40,172 @@ def few_shot_sample(
     Args:
         dataset: gives the folder, and draws.
         train, val: the full lists.
+        source: digest of the split, if known; a sample from another split is not used again.
     """
-    val_shots = min(num_shots, max_val_shots)
+    shots = (num_shots, min(num_shots, max_val_shots))
     if seed < 0:
-        return _draw(dataset, train, val, num_shots, val_shots, random)
-    root = Path(dataset.dataset_dir)
-    cache = root / "split_fewshot" / f"shot_{num_shots}-seed_{seed}.json"
-    source = _digest(_rows(train, root) + _rows(val, root))
-    stored = _read_cache(cache, root, source, train, val)
-    if stored is not None:
-        return stored
-    sample = _draw(dataset, train, val, num_shots, val_shots, random.Random(seed))
-    _write_cache(cache, root, source, num_shots, seed, sample)
+        return _draw(dataset, train, val, shots, random)
+    name = f"split_fewshot/shot_{num_shots}-seed_{seed}.json"
+    source = source or split_digest(dataset, (train, val))
+    for stored in places(dataset.dataset_dir, name):
+        sample = _read_stored(stored, dataset, source, train, val)
+        if sample is not None and _is_of_size(sample, train, val, shots):
+            return sample
+    sample = _draw(dataset, train, val, shots, random.Random(seed))
+    content = {"shots": num_shots, "seed": seed, "drawn_from": source}
+    content["digest"] = sample_digests(dataset, *sample)
+    for part, items in zip(("train", "val"), sample):
+        paths = dataset.relative_paths(items)
+        content[part] = [[path, i.label, i.classname] for path, i in zip(paths, items)]
+    kept = keep_json(content, dataset.dataset_dir, name)
+    if kept is not None:
+        print(f"Saving preprocessed few-shot data to {kept}")
     return sample
+
+
+def describe_sample(dataset: BenchmarkDataset, sample: Sample, shots: int, seed: int) -> dict:
+    """Says in one printed line whether a sample is the published one.
+
+    Returns:
+        {"shots", "seed", "digest": {"train", "val"}, "published"}; the last is None where there
+        is no reference.
+    """
+    digest = sample_digests(dataset, *sample)
+    folder = type(dataset).dataset_dir
+    reference = _published().get(folder, {}).get(f"shot_{shots}-seed_{seed}")
+    which = f"shots {shots}, seed {seed}"
+    if reference is None:
+        published = None
+        print(f"Few-shot sample: unknown (no reference for {folder}, {which})")
+    else:
+        published = all(reference[part]["sha256"] == digest[part] for part in digest)
+        verdict = "the published one" if published else "differs from the published one"
+        print(f"Few-shot sample: {verdict} ({which})")
+    return {"shots": shots, "seed": seed, "digest": digest, "published": published}
+
+
+# --- digests --------------------------------------------------------------------------------------
 
 
 def sample_digest(items: list[Datum], root: Path) -> str:
     """Returns SHA-256 of the sorted relative paths, the form of the published digests."""
-    return hashlib.sha256("\n".join(sorted(r[0] for r in _rows(items, root))).encode()).hexdigest()
+    return _paths_digest([Path(item.impath).relative_to(root).as_posix() for item in items])
 
 
-def _draw(dataset, train, val, num_shots, val_shots, rng):  # type: ignore[no-untyped-def]
+def sample_digests(dataset: BenchmarkDataset, train: list[Datum], val: list[Datum]) -> dict:
+    """Returns both digests of a sample, on the paths that upstream's layout would have."""
+    parts = {"train": train, "val": val}
+    return {part: _paths_digest(dataset.relative_paths(items)) for part, items in parts.items()}
+
+
+def split_digest(dataset: BenchmarkDataset, split: tuple[list[Datum], ...]) -> str:
+    """Returns SHA-256 over all lists of a split with their order, labels and class names."""
+    whole = hashlib.sha256()
+    parts: dict[int, bytes] = {}  # a list may be two parts of a split
+    for items in split:
+        if id(items) not in parts:
+            rows = zip(dataset.relative_paths(items), items)
+            text = "\n".join(f"{path}\t{item.label}\t{item.classname}" for path, item in rows)
+            parts[id(items)] = hashlib.sha256(text.encode()).digest()
+        whole.update(parts[id(items)])
+    return whole.hexdigest()
+
+
+def _paths_digest(paths: list[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()
+
+
+@cache
+def _published() -> dict[str, Any]:
+    return {entry["root"]: entry for entry in read_json(PUBLISHED)["datasets"].values()}
+
+
+# --- drawing and reading --------------------------------------------------------------------------
+
+
+def _draw(
+    dataset: BenchmarkDataset,
+    train: list[Datum],
+    val: list[Datum],
+    shots: tuple[int, int],
+    rng: Any,
+) -> Sample:
     return (
-        dataset.generate_fewshot_dataset(train, num_shots=num_shots, rng=rng),
-        dataset.generate_fewshot_dataset(val, num_shots=val_shots, rng=rng),
+        dataset.generate_fewshot_dataset(train, num_shots=shots[0], rng=rng),
+        dataset.generate_fewshot_dataset(val, num_shots=shots[1], rng=rng),
     )
 
 
-def _rows(items: list[Datum], root: Path) -> list[tuple[str, int, str]]:
-    return [(Path(i.impath).relative_to(root).as_posix(), i.label, i.classname) for i in items]
+def _is_of_size(
+    sample: Sample, train: list[Datum], val: list[Datum], shots: tuple[int, int]
+) -> bool:
+    """Returns whether a sample has the images per class that a draw would have."""
+    for items, full, n in zip(sample, (train, val), shots):
+        wanted = {label: min(n, count) for label, count in _counts(full).items()}
+        if n > 0 and _counts(items) != wanted:
+            print("Note: the stored few-shot sample has another number of images; drawing anew")
+            return False
+    return True
 
 
-def _digest(rows: list) -> str:
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+def _counts(items: list[Datum]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for item in items:
+        counts[item.label] = counts.get(item.label, 0) + 1
+    return counts
 
 
-def _write_cache(
-    cache: Path,
-    root: Path,
+def _read_stored(
+    stored: Path,
+    dataset: BenchmarkDataset,
     source: str,
-    num_shots: int,
-    seed: int,
-    sample: tuple[list[Datum], list[Datum]],
-) -> None:
-    train, val = sample
-    content = {
-        "shots": num_shots,
-        "seed": seed,
-        "drawn_from": source,
-        "train": _rows(train, root),
-        "val": _rows(val, root),
-    }
-    print(f"Saving preprocessed few-shot data to {cache}")
-    try:
-        write_json(content, cache)
-    except OSError as error:
-        print(f"Note: the sample is not kept, because {cache.parent} cannot be written ({error})")
-
-
-def _read_cache(
-    cache: Path, root: Path, source: str, train: list[Datum], val: list[Datum]
-) -> tuple[list[Datum], list[Datum]] | None:
+    train: list[Datum],
+    val: list[Datum],
+) -> Sample | None:
     """Returns the stored sample, or None if there is none that was drawn from this very split."""
-    old = cache.with_suffix(".pkl")  # written by the public implementation
-    known = {"train": _by_path(train, root), "val": _by_path(val, root)}
+    old = stored.with_suffix(".pkl")  # written by the public implementation
     try:
-        if cache.is_file():
-            content = read_json(cache)
+        if stored.is_file():
+            content = read_json(stored)
             if content["drawn_from"] != source:
-                print(f"Note: {cache} was drawn from another split; drawing anew")
+                print(f"Note: {stored} was drawn from another split; drawing anew")
                 return None
-            paths = {part: [row[0] for row in content[part]] for part in known}
-            print(f"Loading preprocessed few-shot data from {cache}")
+            rows = {part: [(row[0], row[1]) for row in content[part]] for part in ("train", "val")}
+            if content["digest"] != {p: _paths_digest([r[0] for r in rows[p]]) for p in rows}:
+                raise DataError(f"{stored} was changed after it was written")
+            print(f"Loading preprocessed few-shot data from {stored}")
         elif old.is_file():
-            paths = {part: _paths_below(items, root) for part, items in _unpickle(old).items()}
+            folder = Path(type(dataset).dataset_dir).name
+            rows = {part: _rows_below(items, folder) for part, items in _unpickle(old).items()}
             print(f"Loading preprocessed few-shot data from {old}")
         else:
             return None
-        return tuple([known[part][p] for p in paths[part]] for part in ("train", "val"))
-    except (KeyError, TypeError, DataError) as error:
+        return _pick(dataset, train, rows["train"]), _pick(dataset, val, rows["val"])
+    except (KeyError, TypeError, IndexError, DataError) as error:
         print(f"Note: the stored few-shot sample does not fit the data ({error}); drawing anew")
         return None
 
 
-def _by_path(items: list[Datum], root: Path) -> dict[str, Datum]:
-    return {Path(item.impath).relative_to(root).as_posix(): item for item in items}
+def _pick(
+    dataset: BenchmarkDataset, items: list[Datum], rows: list[tuple[str, int]]
+) -> list[Datum]:
+    known = dict(zip(dataset.relative_paths(items), items))
+    for path, label in rows:
+        if known[path].label != label:
+            raise DataError(f"{path} has label {label} there and {known[path].label} here")
+    return [known[path] for path, _ in rows]
 
 
-def _paths_below(items: list[Datum], root: Path) -> list[str]:
+def _rows_below(items: list[Datum], folder: str) -> list[tuple[str, int]]:
     """Returns paths relative to the data set's folder, wherever that lay when they were stored."""
-    paths = []
+    rows = []
     for item in items:
         parts = Path(item.impath.replace("\\", "/")).parts
-        if root.name not in parts:
-            raise DataError(f"{item.impath} lies in no folder called {root.name}")
-        start = len(parts) - parts[::-1].index(root.name)
-        paths.append("/".join(parts[start:]))
-    return paths
+        if folder not in parts:
+            raise DataError(f"{item.impath} lies in no folder called {folder}")
+        start = len(parts) - parts[::-1].index(folder)
+        rows.append(("/".join(parts[start:]), item.label))
+    return rows
 
 
 class _DatumUnpickler(pickle.Unpickler):
@@ -141,7 +220,7 @@ class _DatumUnpickler(pickle.Unpickler):
 def _unpickle(path: Path) -> dict[str, list[Datum]]:
     try:
         content = _DatumUnpickler(io.BytesIO(path.read_bytes())).load()
-        parts = {part: list(content[part]) for part in ("train", "val")}
+        parts = {"train": list(content["train"]), "val": list(content.get("val", ()))}
     except DataError as error:
         raise DataError(f"{path} is not opened: {error}") from None
     except Exception as error:  # a damaged pickle can fail in any way

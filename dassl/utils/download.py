@@ -1,125 +1,277 @@
-"""Fetching files: progress, resumption, checksum; and unpacking archives that we did not make."""
+"""Fetching files: progress, retries, resumption, size and checksum; see archives.py to unpack."""
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import shutil
-import tarfile
+import re
+import socket
+import ssl
+import time
 import urllib.error
 import urllib.request
-import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from dassl.utils.errors import DataError, UserError
+from dassl.utils.archives import extract
+from dassl.utils.errors import UserError
 from dassl.utils.files import PathLike
 
+__all__ = ["DownloadError", "check_file", "download", "download_gdrive", "extract", "sha256_of"]
+
+ATTEMPTS = 5  # connections in a row that may fail without a byte
+PAUSE = 1.0  # seconds before the second attempt; doubles each time
+TIMEOUT = 60  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP: the same request may work later
+# Failures to connect at all: not tried again, unless the download was under way before.
+_HOPELESS = (
+    socket.gaierror,
+    ConnectionRefusedError,
+    ssl.SSLCertVerificationError,
+    FileNotFoundError,  # file://
+)
+_HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; dassl)"}  # some servers turn Python's away
 
 
 class DownloadError(UserError, OSError):
     """A file could not be fetched, or what came is not what was expected."""
 
 
-def download(url: str, fpath: PathLike, sha256: str | None = None) -> Path:
+class _BrokenOffError(Exception):
+    """The connection failed in a way that may pass."""
+
+
+def download(
+    url: str,
+    fpath: PathLike,
+    sha256: str | None = None,
+    md5: str | None = None,
+    size: int | None = None,
+) -> Path:
     """Fetches `url` to `fpath`, continuing an interrupted download where it stopped.
 
-    The file appears under its name only when it is complete and its checksum is right; until then
-    it is `<fpath>.part`. A file that is there already is kept if the checksum fits.
+    The file appears under its name only when it is complete and right; until then it is
+    `<fpath>.part`. A file that is there already is kept if it is right. Connections that fail are
+    tried again, with growing pauses, as long as bytes come.
 
     Args:
         url: http(s) or file address.
         fpath: where the file goes; parent folders are created.
-        sha256: expected SHA-256 in hexadecimal; None: not checked.
+        sha256, md5: expected checksums in hexadecimal; None: not checked.
+        size: expected size in bytes; None: whatever the server says.
 
     Raises:
-        DownloadError: the address cannot be reached, or the checksum differs after a fresh try.
+        DownloadError: the address cannot be reached, the size is another, or the checksum still
+            differs after a fresh try.
     """
-    target = Path(fpath)
-    if target.is_file() and (sha256 is None or sha256_of(target) == sha256):
-        return target
-    part = target.with_name(f"{target.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(2):  # a continued file may be spoilt: one retry from the first byte
-        continued = part.exists() and part.stat().st_size > 0
-        _fetch(url, part)
-        if sha256 is None or sha256_of(part) == sha256:
-            os.replace(part, target)
-            return target
-        part.unlink()
-        if not continued:
-            break
-    raise DownloadError(
-        f"{url} was fetched, but its SHA-256 is not {sha256}. The file may have changed or the "
-        f"connection altered it; fetch it in another way and put it at {target}."
-    )
+
+    def fetch(part: Path) -> None:
+        _fetch_with_retries(url, part, size)
+
+    return _download(url, fpath, fetch, partial(check_file, sha256=sha256, md5=md5, size=size))
+
+
+def download_gdrive(
+    url: str,
+    fpath: PathLike,
+    sha256: str | None = None,
+    md5: str | None = None,
+    size: int | None = None,
+) -> Path:
+    """Fetches a file from Google Drive with gdown; otherwise like `download`.
+
+    Args:
+        url: address of the file, in any of Google Drive's forms, or its id alone.
+    """
+
+    def fetch(part: Path) -> None:
+        import gdown  # only needed for this
+
+        try:
+            came = gdown.download(id=gdrive_id(url), output=str(part), resume=True, quiet=False)
+        except Exception as error:  # gdown lets errors of several libraries through
+            came, reason = None, f": {error}".rstrip()
+        else:
+            reason = ""
+        if came is None:
+            raise DownloadError(
+                f"{url} cannot be fetched{reason}. Google Drive turns programs away when a file "
+                f"is asked for often: try again in a day, or open "
+                f"https://drive.google.com/file/d/{gdrive_id(url)}/view in a browser and put the "
+                f"file at {fpath}."
+            )
+        _require_no_web_page(url, part)
+
+    return _download(url, fpath, fetch, partial(check_file, sha256=sha256, md5=md5, size=size))
+
+
+def gdrive_id(url: str) -> str:
+    """Returns the id in an address such as https://drive.google.com/file/d/<id>/view."""
+    found = re.search(r"(?:/d/|[?&]id=|^gdrive:|^)([\w-]{20,})", url)
+    if found is None:
+        raise DownloadError(f"{url} is no address of a file on Google Drive: it holds no file id")
+    return found[1]
+
+
+def check_file(
+    fpath: PathLike, sha256: str | None = None, md5: str | None = None, size: int | None = None
+) -> str:
+    """Returns what is wrong with a file ("its MD5 is ..., not ..."), or ""."""
+    there = Path(fpath).stat().st_size
+    if size is not None and there != size:
+        return f"it has {there:,} bytes, not {size:,}"
+    for kind, expected in (("sha256", sha256), ("md5", md5)):
+        if expected and (found := _hash_of(fpath, kind)) != expected.lower():
+            return f"its {kind.upper()} is {found}, not {expected}"
+    return ""
 
 
 def sha256_of(fpath: PathLike) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
+    return _hash_of(fpath, "sha256")
+
+
+def _hash_of(fpath: PathLike, kind: str) -> str:
+    digest = hashlib.new(kind, usedforsecurity=False)
     with Path(fpath).open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _fetch(url: str, part: Path) -> None:
+def _download(
+    url: str, fpath: PathLike, fetch: Callable[[Path], None], check: Callable[[Path], str]
+) -> Path:
+    target = Path(fpath)
+    if target.is_file() and not check(target):
+        return target
+    part = target.with_name(f"{target.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(2):  # a continued file may be spoilt: one retry from the first byte
+        continued = part.exists() and part.stat().st_size > 0
+        fetch(part)
+        problem = check(part)
+        if not problem:
+            os.replace(part, target)
+            return target
+        part.unlink()
+        if not continued:
+            break
+    raise DownloadError(
+        f"{url} was fetched, but {problem}. The file may have changed or the connection altered "
+        f"it; fetch it in another way and put it at {target}."
+    )
+
+
+def _fetch_with_retries(url: str, part: Path, size: int | None) -> None:
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            return _fetch(url, part, size)
+        except _BrokenOffError as error:
+            came = part.exists() and part.stat().st_size > before
+            failures = 1 if came else failures + 1
+            if failures >= ATTEMPTS:
+                raise DownloadError(
+                    f"{url} cannot be fetched: {error}. What came so far is kept in {part}; run "
+                    "the same command again to continue."
+                ) from None
+            time.sleep(PAUSE * 2 ** (failures - 1))
+
+
+def _fetch(url: str, part: Path, size: int | None) -> None:
+    """Appends to `part` what is missing; raises _BrokenOffError if it is worth another attempt."""
     done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    headers = {**_HEADERS, **({"Range": f"bytes={done}-"} if done else {})}
     try:
-        with urllib.request.urlopen(request, timeout=60) as source:
-            resumed = done > 0 and source.status == 206  # 206: the server sends the rest only
-            length = source.headers.get("Content-Length")
-            total = int(length) + (done if resumed else 0) if length else None
-            with (
-                part.open("ab" if resumed else "wb") as file,
-                tqdm(
-                    total=total,
-                    initial=done if resumed else 0,
-                    unit="B",
-                    unit_scale=True,
-                    desc=part.name.removesuffix(".part"),
-                ) as bar,
-            ):
-                while chunk := source.read(_CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
+        request = urllib.request.Request(url, headers=headers)
+    except ValueError as error:
+        raise DownloadError(f"{url} is no address: {error}") from None
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as source:
+            _receive(url, source, part, done, size)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send: the file is complete already
-            return
+        if error.code == 416 and done:
+            return _judge_complete(error, part, done, size)
+        if error.code in _PASSING:
+            raise _BrokenOffError(str(error)) from None
         raise DownloadError(f"{url} cannot be fetched: {error}") from None
-    except OSError as error:
+    except DownloadError:
+        raise
+    except http.client.HTTPException as error:
+        raise _BrokenOffError(f"the server's answer breaks off ({error!r})") from None
+    except urllib.error.URLError as error:
+        if not done and isinstance(error.reason, _HOPELESS):
+            raise DownloadError(f"{url} cannot be fetched: {error.reason}") from None
+        raise _BrokenOffError(str(error.reason)) from None
+    except (ConnectionError, TimeoutError) as error:
+        raise _BrokenOffError(str(error) or repr(error)) from None
+    except OSError as error:  # of our own disk
         raise DownloadError(
-            f"{url} cannot be fetched: {error}. What came so far is kept in {part}; run the same "
-            "command again to continue."
+            f"{url} cannot be saved to {part}: {error}. Make room or choose another folder, then "
+            "run the same command again to continue."
         ) from None
-    if total is not None and part.stat().st_size < total:
-        raise DownloadError(f"{url} broke off early; run the same command again to continue.")
 
 
-def extract(archive: PathLike, folder: PathLike) -> None:
-    """Unpacks a zip or tar archive; no member may leave `folder`.
+def _receive(
+    url: str, source: http.client.HTTPResponse, part: Path, done: int, size: int | None
+) -> None:
+    # 206: the server sends the rest only. Another status: it starts anew, and so do we.
+    resumed = source.status == 206 and _starts_at(source) == done
+    start = done if resumed else 0
+    length = source.headers.get("Content-Length")
+    total = int(length) + start if length else None
+    if size is not None and total is not None and total != size:
+        raise DownloadError(
+            f"{url} offers a file of {total:,} bytes; {size:,} were expected. The file has changed "
+            "or the address leads elsewhere."
+        )
+    with (
+        part.open("ab" if resumed else "wb") as file,
+        tqdm(
+            total=total,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+            desc=part.name.removesuffix(".part"),
+            disable=None,  # no bar where the output is no terminal
+        ) as bar,
+    ):
+        while chunk := source.read1(_CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if total is not None and (came := part.stat().st_size) < total:
+        raise _BrokenOffError(f"the connection broke off after {came:,} of {total:,} bytes")
+    _require_no_web_page(url, part)
 
-    Raises:
-        DataError: the archive is damaged, of an unknown kind, or a member points outside.
-    """
-    archive, folder = Path(archive), Path(folder)
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                for name in file.namelist():
-                    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                        raise DataError(f"{archive} is not unpacked: {name} would leave {folder}")
-                file.extractall(folder)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as file:
-                file.extractall(folder, filter="data")
-        else:
-            raise DataError(f"{archive} is neither a zip nor a tar archive")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, shutil.Error) as error:
-        raise DataError(
-            f"{archive} cannot be unpacked: {error}; delete it and fetch it anew"
-        ) from None
+
+def _starts_at(source: http.client.HTTPResponse) -> int | None:
+    found = re.match(r"bytes (\d+)-", source.headers.get("Content-Range", ""))
+    return int(found[1]) if found else None
+
+
+def _judge_complete(error: urllib.error.HTTPError, part: Path, done: int, size: int | None) -> None:
+    """416, nothing is left to send: the part is complete, or longer than the file and spoilt."""
+    found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+    total = int(found[1]) if found else size
+    if total is not None and done != total:
+        part.unlink()
+        raise _BrokenOffError(f"{done:,} bytes were kept of a file of {total:,}; starting anew")
+
+
+def _require_no_web_page(url: str, part: Path) -> None:
+    """Raises DownloadError for a login or error page that came instead of the file."""
+    with part.open("rb") as file:
+        head = file.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")) and not url.endswith((".html", ".htm")):
+        part.unlink()
+        raise DownloadError(
+            f"{url} sent a web page instead of the file: it may need a login, or the file has "
+            "moved. Open the address in a browser to see."
+        )

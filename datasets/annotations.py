@@ -1,0 +1,50 @@
+"""Reading the annotation files that come with data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dassl.utils import DataError
+
+
+def read_rows(path: Path, fields: int) -> list[list[str]]:
+    """Reads lines of values with blanks between them; the last value may hold blanks itself.
+
+    Args:
+        path: a text file; empty lines and those that start with # are passed over.
+        fields: how many values a line has.
+
+    Raises:
+        DataError: a line has fewer, or the file is no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text file ({error}); unpack it anew") from None
+    rows = [line.split(maxsplit=fields - 1) for line in lines if line.strip() and line[0] != "#"]
+    for row in rows:
+        if len(row) < fields:
+            raise DataError(
+                f"{path} has the line '{' '.join(row)}'; expected {fields} values with blanks "
+                "between them. Unpack the annotations anew."
+            )
+    return [[value.strip() for value in row] for row in rows]
+
+
+def read_mat(path: Path, key: str) -> Any:
+    """Reads one variable of a MATLAB file, with the dimensions of size 1 left out.
+
+    Raises:
+        DataError: the file is damaged or does not have the variable.
+    """
+    from scipy.io import loadmat  # slow to import, and only needed to build a split
+
+    try:
+        return np.atleast_1d(loadmat(str(path), squeeze_me=True)[key])
+    except Exception as error:  # SciPy raises all kinds for damaged files
+        raise DataError(
+            f"{path} cannot be read as a MATLAB file with '{key}' ({error!r}); unpack it anew"
+        ) from None

@@ -1,0 +1,107 @@
+"""What must hold of a split before anything is drawn from it."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+from dassl.data.datasets import Datum
+from dassl.utils import DataError, MissingFileError, listdir_nohidden
+from dassl.utils.files import PathLike, listed
+
+Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
+
+
+def check_split(source: object, split: Split) -> None:
+    """Looks for label gaps, labels with two names, and files that several parts hold.
+
+    Two classes may share a name (ImageNet has two such pairs), and one list may serve as two
+    parts (ImageNet's val set is its test set).
+
+    Args:
+        source: what the split was read from, for the messages.
+        split: the three lists.
+
+    Raises:
+        DataError: the first thing that is wrong.
+    """
+    train = split[0]
+    if not train:
+        raise DataError(f"{source} has no training images")
+    parts = list({id(items): items for items in split}.values())
+    names: dict[int, str] = {}
+    for items in parts:
+        for item in items:
+            if names.setdefault(item.label, item.classname) != item.classname:
+                raise DataError(
+                    f"{source} calls label {item.label} both '{names[item.label]}' and "
+                    f"'{item.classname}' ({item.impath}); each label needs one class name"
+                )
+    with_images = {item.label for item in train}
+    gap = [label for label in range(max(names) + 1) if label not in with_images]
+    if gap or min(names) < 0:
+        raise DataError(
+            f"{source} has no training images for label {listed(gap or [min(names)])}; labels must "
+            f"count from 0 to {max(names)} without gaps. Number the classes anew, or add images."
+        )
+    _check_duplicates(source, parts)
+
+
+def _check_duplicates(source: object, parts: list[list[Datum]]) -> None:
+    seen: set[str] = set()
+    twice: list[str] = []
+    for items in parts:
+        paths = {item.impath for item in items}
+        twice += sorted(paths & seen)
+        seen |= paths
+    if twice:
+        raise DataError(
+            f"{source} has {len(twice):,} images in more than one of train, val and test: "
+            f"{listed(twice)}. Keep each in one part only: a test on training images says nothing."
+        )
+
+
+def locate_files(source: object, image_dir: PathLike, split: Split) -> Split:
+    """Returns the split with the paths under which the images exist; lists each folder once.
+
+    A name with accents can be stored composed or decomposed (macOS); either finds the other.
+
+    Raises:
+        MissingFileError: images do not exist.
+    """
+    folders: dict[str, set[str]] = {}
+    missing: list[str] = []
+
+    def locate(item: Datum) -> Datum:
+        folder, _, name = item.impath.rpartition(os.sep)
+        if folder not in folders:
+            there = Path(folder)
+            folders[folder] = set(listdir_nohidden(there)) if there.is_dir() else set()
+        if name in folders[folder]:
+            return item
+        other = _other_form(item.impath, str(image_dir))
+        if other is None:
+            missing.append(item.impath)
+            return item
+        return Datum(other, item.label, item.domain, item.classname)
+
+    located = tuple([locate(item) for item in items] for items in split)
+    if missing:
+        wanted = sum(len(items) for items in split)
+        raise MissingFileError(
+            f"{len(missing):,} of the {wanted:,} images that {source} names are missing: "
+            f"{listed(missing)}. Unpack the data set anew into {image_dir}; to use other images, "
+            "put a split file of your own beside them."
+        )
+    return located
+
+
+def _other_form(path: str, image_dir: str) -> str | None:
+    """Returns `path` with the accents below `image_dir` as they are on disk; None: not there."""
+    if path.startswith(image_dir) and not path.isascii():
+        for form in ("NFC", "NFD"):
+            other = image_dir + unicodedata.normalize(form, path[len(image_dir) :])
+            if Path(other).is_file():
+                return other
+    return None

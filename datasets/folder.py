@@ -1,0 +1,377 @@
+"""Images of your own: a folder of class folders, or a CSV file; docs/own_data.md says how."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.utils import DataError, MissingFileError, read_json
+from dassl.utils.errors import closest
+from dassl.utils.files import listed
+from datasets.base import BenchmarkDataset
+from datasets.checks import Split
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # any case
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+UNSPLIT = "all"  # the part of images that nobody assigned to train, val or test
+NOT_A_CLASS = "split_fewshot"  # few-shot samples are kept there
+P_VAL, P_TEST = 0.2, 0.3  # shares of each class, as in the splits of CoOp's data sets
+
+Row = tuple[str, str]  # path of an image, its class as the folder or the file has it
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    """Adds the settings of this data set to a configuration."""
+    cfg.DATASET.CSV = ""  # file with the columns path,label[,split]; empty: folders below ROOT
+    cfg.DATASET.CLASSNAMES = None  # list in label order, or file; None: as the folders are called
+    cfg.DATASET.TEMPLATE = ""  # zero-shot prompt with {} for the name; empty: the default
+
+
+@DATASET_REGISTRY.register()
+class Folder(BenchmarkDataset):
+    """Images below DATASET.ROOT in one of these layouts, or listed in DATASET.CSV.
+
+    `{train,val,test}/<class>/*.jpg`; the same without val, which is then drawn from train; or
+    `<class>/*.jpg`, of which 50% are for training, 20% for validation, 30% for testing. What is
+    drawn depends only on the names of a class and its files, so it is the same everywhere, and
+    another class changes nothing for the rest.
+    """
+
+    dataset_dir = "own images"  # only a name for messages: DATASET.ROOT itself is the folder
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.settings = cfg.DATASET
+        if self.settings.TEMPLATE:
+            self.template = checked_template(self.settings.TEMPLATE)
+        super().__init__(cfg)
+
+    def find_folders(self, root: Path) -> None:
+        """DATASET.ROOT is the data set's folder; without it, the folder that the CSV file is in."""
+        self.csv_file = None
+        if self.settings.CSV:
+            self.csv_file = find_file(self.settings.CSV, root)
+            if self.csv_file is None:
+                raise MissingFileError(
+                    f"DATASET.CSV is {self.settings.CSV!r}, which is no file, neither here nor "
+                    f"in {root}"
+                )
+            if not self.settings.ROOT:
+                root = self.csv_file.parent
+        elif not self.settings.ROOT:
+            raise DataError(
+                "DATASET.ROOT is empty; name the folder that holds the class folders (--root), or "
+                "a file with the columns path,label (DATASET.CSV)"
+            )
+        self.dataset_dir = self.image_dir = str(root)
+
+    def read_data(self) -> Split:
+        """Returns the items; raises DataError or MissingFileError with what is wrong."""
+        root = Path(self.image_dir)
+        if not root.is_dir():
+            raise MissingFileError(
+                f"DATASET.ROOT (--root) is {root}, which does not exist; it must name the folder "
+                "that holds your class folders, or train and test"
+            )
+        source = self.csv_file or root
+        parts = read_csv(self.csv_file, root) if self.csv_file else read_folders(root)
+        classes = ordered_classes(source, parts)
+        names = class_names(self.settings.CLASSNAMES, classes, root)
+        if all(map(str.isdecimal, names)):
+            print("Note: the prompts will say '0', '1', ...; give names with DATASET.CLASSNAMES")
+        label_of = {name: label for label, name in enumerate(classes)}
+        train, val, test = (
+            [Datum(path, label_of[c], classname=names[label_of[c]]) for path, c in rows]
+            for rows in fill_parts(source, parts)
+        )
+        return train, val, test
+
+
+def checked_template(template: str) -> str:
+    """Returns the template; raises DataError unless it has one {} and no other braces."""
+    if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+        raise DataError(
+            f"DATASET.TEMPLATE is {template!r}; expected a text with one {{}} in place of the "
+            "class name, such as 'a photo of a {}, a type of bird.'"
+        )
+    return template
+
+
+def find_file(name: str, root: Path) -> Path | None:
+    """Returns where the file is: as given, or below `root`; None if there is none."""
+    given = Path(name).expanduser()
+    return next((p.absolute() for p in (given, root / given) if p.is_file()), None)
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def read_folders(root: Path) -> dict[str, list[Row]]:
+    """Lists the images of each part; {UNSPLIT: ...} if there are no train and test folders."""
+    folders = _subfolders(root)
+    parts: dict[str, Path] = {}
+    for folder in folders:
+        # A class may be called "train": its folder holds images, not class folders.
+        if folder.name.lower() in PARTS and _subfolders(folder) and not _has_images(folder):
+            parts.setdefault(PARTS[folder.name.lower()], folder)
+    if not parts:
+        return {UNSPLIT: _class_rows(root, folders)}
+    for needed in ("train", "test"):
+        if needed not in parts:
+            raise DataError(
+                f"{root} holds {listed([p.name for p in parts.values()])} but no {needed} folder; "
+                f"add {needed}/<class>/, or put all class folders directly into {root} to have "
+                "them split"
+            )
+    return {part: _class_rows(folder, _subfolders(folder)) for part, folder in parts.items()}
+
+
+def _class_rows(parent: Path, folders: list[Path]) -> list[Row]:
+    if not folders:
+        raise DataError(
+            f"{parent} has no class folders; expected <class>/*.jpg in it, or train/<class>/*.jpg "
+            "and test/<class>/*.jpg. For other layouts list the images in a CSV (DATASET.CSV)."
+        )
+    rows: list[Row] = []
+    for folder in folders:
+        paths = list_images(folder)
+        if not paths:
+            raise DataError(
+                f"class folder {folder} holds no images ({', '.join(EXTENSIONS)}); add some or "
+                "remove the folder"
+            )
+        rows += [(path, folder.name) for path in paths]
+    return rows
+
+
+def list_images(folder: Path) -> list[str]:
+    """Returns the images below a folder, at any depth, sorted; hidden ones are passed over."""
+    found = []
+    for place, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if _is_image(name)]
+    return [str(path) for path in sorted(found)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    inside = (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != NOT_A_CLASS)
+    return sorted(path for path in inside if path.is_dir())
+
+
+def _has_images(folder: Path) -> bool:
+    return any(_is_image(path.name) and path.is_file() for path in folder.iterdir())
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def read_csv(file: Path, root: Path) -> dict[str, list[Row]]:
+    """Lists the images of each part that the file names; paths in it start from `root`."""
+    parts: dict[str, list[Row]] = {}
+    missing: list[str] = []
+    seen: set[str] = set()
+    twice: list[str] = []
+    for line, row in _csv_lines(file):
+        if not row["path"] or not row["label"]:
+            raise DataError(f"{file}, line {line}: path or label is empty; fill it in or remove it")
+        path = _locate(root, row["path"])
+        if path is None:
+            missing.append(row["path"])
+            continue
+        if path in seen:
+            twice.append(row["path"])
+        seen.add(path)
+        parts.setdefault(_part(file, line, row), []).append((path, row["label"]))
+    if missing:
+        raise MissingFileError(
+            f"{len(missing):,} of the {len(missing) + len(seen):,} images that {file} names are "
+            f"missing below {root}: {listed(missing)}. Paths start from --root (DATASET.ROOT)."
+        )
+    if twice:
+        raise DataError(
+            f"{file} names images more than once ({len(twice):,}): {listed(twice)}. Keep one line "
+            "an image, in one part: a test on training images says nothing."
+        )
+    absent = [part for part in ("train", "test") if part not in parts]
+    if parts and UNSPLIT not in parts and absent:
+        raise DataError(
+            f"{file} assigns no image to {absent[0]}; its column split must name train and test "
+            "(and val, if you like), or be left out to have the images split"
+        )
+    return parts
+
+
+def _csv_lines(file: Path) -> Iterable[tuple[int, dict[str, str]]]:
+    """Yields the line number and the columns of each row, stripped."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the start
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text ({error}); save it as CSV in UTF-8") from None
+    header = text.partition("\n")[0]
+    delimiter = ";" if ";" in header and "," not in header else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    if "path" not in columns or "label" not in columns:
+        raise DataError(
+            f"{file} has the columns {', '.join(columns) or '(none)'}; expected a first line "
+            "path,label or path,label,split"
+        )
+    reader.fieldnames = columns
+    for row in reader:
+        wanted = {c: (row.get(c) or "").strip() for c in ("path", "label", "split") if c in columns}
+        yield reader.line_num, wanted
+
+
+def _part(file: Path, line: int, row: dict[str, str]) -> str:
+    if "split" not in row:
+        return UNSPLIT
+    part = PARTS.get(row["split"].lower())
+    if part is None:
+        raise DataError(
+            f"{file}, line {line}: split is {row['split']!r}; expected one of {', '.join(PARTS)}"
+        )
+    return part
+
+
+def _locate(root: Path, name: str) -> str | None:
+    """Returns the full path; takes backslashes for slashes, and accents in either stored form."""
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+        for form in (spelling, *(unicodedata.normalize(f, spelling) for f in ("NFC", "NFD"))):
+            path = os.path.abspath(root / Path(form).expanduser())
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+# --- classes and parts ----------------------------------------------------------------------------
+
+
+def ordered_classes(source: object, parts: dict[str, list[Row]]) -> list[str]:
+    """Returns the classes in label order: sorted by name, or by number if all are numbers."""
+    found = {part: {name for _, name in rows} for part, rows in parts.items()}
+    trained = found.get("train", found.get(UNSPLIT, set()))
+    for part, names in found.items():
+        unknown = sorted(names - trained)
+        if unknown:
+            raise DataError(
+                f"{source}: {part} has classes that train does not have ({len(unknown)}): "
+                f"{listed(unknown)}. Add training images of them, or take them out."
+            )
+    if len(trained) < 2:
+        raise DataError(
+            f"{source} has {len(trained)} class ({listed(sorted(trained)) or 'none'}); there must "
+            "be two or more to tell apart"
+        )
+    if not isinstance(source, Path) or source.is_dir() or not all(map(str.isdecimal, trained)):
+        return sorted(trained)
+    numbers = {int(name): name for name in sorted(trained)}
+    gap = [n for n in range(max(numbers) + 1) if n not in numbers]
+    if gap or len(numbers) < len(trained):
+        raise DataError(
+            f"{source}: the labels are numbers up to {max(numbers)}, but {listed(gap) or 'none'} "
+            "of those in between are missing; count from 0 without gaps, each label written in one "
+            "way, or write class names instead"
+        )
+    return [numbers[n] for n in sorted(numbers)]
+
+
+def class_names(setting: Any, classes: list[str], root: Path) -> list[str]:
+    """Returns the names for the prompts in label order.
+
+    Args:
+        setting: DATASET.CLASSNAMES. A list in label order; "one,two,three"; or a file: JSON with
+            such a list or with {class: name}, or text with a name a line, or "class name" lines.
+        classes: folders or labels as they are called, in label order.
+        root: where the file is looked for, too.
+    """
+    if setting is None or setting == "":
+        return list(classes)
+    names = _read_names(setting, classes, root) if isinstance(setting, str) else setting
+    if isinstance(names, dict):
+        unknown = [key for key in names if key not in classes]
+        if unknown:
+            raise DataError(
+                f"DATASET.CLASSNAMES names classes that the data does not have ({len(unknown)}): "
+                f"{listed(unknown)}.{closest(unknown[0], classes)}"
+            )
+        names = [names.get(name, name) for name in classes]
+    if not isinstance(names, list | tuple) or not all(str(name).strip() for name in names):
+        raise DataError(
+            f"DATASET.CLASSNAMES is {names!r}; expected names in label order, or a file"
+        )
+    if len(names) != len(classes):
+        raise DataError(
+            f"DATASET.CLASSNAMES has {len(names)} names, but the data has {len(classes)} classes: "
+            f"{listed(classes)}. Give one name a class, in this order."
+        )
+    return [str(name).strip() for name in names]
+
+
+def _read_names(setting: str, classes: list[str], root: Path) -> Any:
+    file = find_file(setting, root)
+    if file is None and "," in setting:
+        return setting.split(",")
+    if file is None:
+        raise MissingFileError(
+            f"DATASET.CLASSNAMES is {setting!r}, which is no file, neither here nor in {root}; "
+            "expected a file, or names separated by commas"
+        )
+    if file.suffix.lower() == ".json":
+        return read_json(file)
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line for line in lines if line]
+    pairs = [line.split("\t" if "\t" in line else None, 1) for line in lines]
+    if all(len(pair) == 2 and pair[0].strip() in classes for pair in pairs):
+        return {name.strip(): text.strip() for name, text in pairs}
+    return lines
+
+
+def fill_parts(
+    source: object, parts: dict[str, list[Row]]
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Returns train, val and test; draws what is not there."""
+    if UNSPLIT in parts:
+        too_few = [name for name, paths in _by_class(parts[UNSPLIT]).items() if len(paths) < 3]
+        if too_few:
+            raise DataError(
+                f"{source}: classes with fewer than 3 images ({len(too_few)}) cannot be split into "
+                f"train, val and test: {listed(too_few)}. Add images or take the classes out."
+            )
+        print(f"Splitting into {1 - P_VAL - P_TEST:.0%} train, {P_VAL:.0%} val, {P_TEST:.0%} test")
+        rest, test = _draw(parts[UNSPLIT], P_TEST)
+        return *_draw(rest, P_VAL / (1 - P_TEST)), test
+    if "val" in parts:
+        return parts["train"], parts["val"], parts["test"]
+    print(f"There is no validation part: {P_VAL:.0%} of train are taken for it")
+    return *_draw(parts["train"], P_VAL), parts["test"]
+
+
+def _draw(rows: list[Row], share: float) -> tuple[list[Row], list[Row]]:
+    """Takes a share of each class, one image at least, but never the only one."""
+    kept, taken = [], []
+    for name, paths in _by_class(rows).items():
+        n_taken = min(max(1, round(len(paths) * share)), len(paths) - 1)
+        # Its own generator: other classes, and how many there are, do not matter.
+        chosen = set(random.Random(name).sample(range(len(paths)), n_taken))
+        kept += [(path, name) for i, path in enumerate(paths) if i not in chosen]
+        taken += [(path, name) for i, path in enumerate(paths) if i in chosen]
+    return kept, taken
+
+
+def _by_class(rows: list[Row]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for path, name in rows:
+        groups.setdefault(name, []).append(path)
+    return groups

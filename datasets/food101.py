@@ -1,0 +1,16 @@
+"""Food101: photographs of 101 dishes (Bossard et al., 2014)."""
+
+from __future__ import annotations
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.base import BenchmarkDataset
+
+
+@DATASET_REGISTRY.register()
+class Food101(BenchmarkDataset):
+    """101,000 images in `food-101/images/<dish>/<number>.jpg`."""
+
+    dataset_dir = "food-101"
+    image_dir = "images"
+    split_file = "split_zhou_Food101.json"
+    template = "a photo of {}, a type of food."

@@ -1,0 +1,41 @@
+"""Files that we derive from a data set: beside it, or in the user's cache where it is read-only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from dassl.utils import write_json
+from dassl.utils.files import PathLike
+
+
+def user_cache(dataset_dir: PathLike) -> Path:
+    """Returns the folder for one data set in the user's cache, keyed by where the data set lies."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    path = Path(dataset_dir).absolute()
+    key = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    return base / "prompt-learning" / f"{path.name}-{key}"
+
+
+def places(dataset_dir: PathLike, name: str) -> tuple[Path, Path]:
+    """Returns where the derived file `name` may lie, in the order in which to look."""
+    return Path(dataset_dir) / name, user_cache(dataset_dir) / name
+
+
+def keep_json(content: Any, dataset_dir: PathLike, name: str) -> Path | None:
+    """Writes a derived file and returns where it went; None, with a note, if it went nowhere."""
+    beside, cached = places(dataset_dir, name)
+    try:
+        write_json(content, beside)
+        return beside
+    except OSError as error:
+        reason = f"{beside.parent} cannot be written ({error.strerror or error})"
+    try:
+        write_json(content, cached)
+    except OSError:
+        print(f"Note: {name} is not kept: {reason}, and neither can {cached.parent}")
+        return None
+    print(f"Note: {reason}; {name} is kept in {cached.parent}")
+    return cached
