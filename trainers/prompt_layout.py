@@ -98,6 +98,7 @@ class PromptLayout:
         paths = [tuple(sequence) for sequence in sequences]
         self.n_cls = len(paths)
         self.sequences = sorted(set(paths))  # neighbours share most
+        self.n_tokens = sum(map(len, self.sequences))
         place = {path: i for i, path in enumerate(self.sequences)}
         self.order = torch.tensor([place[path] for path in paths])  # (C,)
         self.frozen = self._frozen_paths() if freeze else []
@@ -122,7 +123,7 @@ class PromptLayout:
 
     def rows(self, limit: int, device: torch.device, dtype: torch.dtype) -> list[Rows]:
         """Returns the rows of all prompts, in groups of whole prompts with about `limit` rows."""
-        limit = min(limit, sum(map(len, self.sequences)))  # one entry for all that are large enough
+        limit = min(limit, self.n_tokens)  # one entry for all limits that are large enough
         key = (limit, device, dtype)
         if key not in self._rows:
             self._rows[key] = [self._build(part).to(device, dtype) for part in self._split(limit)]
