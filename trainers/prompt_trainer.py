@@ -145,6 +145,14 @@ class PromptTrainer(TrainerX):
             )
         model.load_state_dict(learned, strict=False)
 
+    def progress(self) -> dict:
+        return {**super().progress(), "scaler": self.scaler.state_dict()}
+
+    def set_progress(self, state: dict) -> None:
+        super().set_progress(state)
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
