@@ -58,10 +58,17 @@ class PromptLearner(BasePromptLearner):
         super().__init__(cfg.TRAINER.COCOOP, classnames, clip_model)
         self.meta_net = MetaNet(clip_model.visual.output_dim, self.ctx.shape[-1])
 
-    def forward(self, image_features: Tensor) -> Tensor:
-        """Image features (B, E), of length 1 → prompts' embeddings (B, C, L, D)."""
+    def context(self, image_features: Tensor) -> Tensor:
+        """Image features (B, E), of length 1 → context vectors (B, M, D)."""
         bias = self.meta_net(image_features)  # (B, D)
-        ctx = self.ctx + bias[:, None]  # (B, M, D)
+        return self.ctx + bias[:, None]
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        """Image features (B, E), of length 1 → prompts' embeddings (B, C, L, D).
+
+        For readers: training needs `context` alone.
+        """
+        ctx = self.context(image_features)  # (B, M, D)
         batch = len(ctx)
         ctx = ctx[:, None].expand(-1, self.n_cls, -1, -1)  # (B, C, M, D)
         prefix = self.token_prefix.expand(batch, -1, -1, -1)
@@ -74,14 +81,12 @@ class CustomCLIP(BaseCustomCLIP):
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
         prompt_learner = PromptLearner(cfg, classnames, clip_model)
-        super().__init__(clip_model, prompt_learner, TextEncoder(clip_model))
+        super().__init__(clip_model, prompt_learner, TextEncoder(clip_model, cfg.MODEL.TEXT_CHUNK))
 
     def text_features(self, image_features: Tensor) -> Tensor:
         """Image features (B, E) → class features (B, C, E) of length 1."""
-        prompts = self.prompt_learner(image_features)  # (B, C, L, D)
-        eot = self.prompt_learner.eot.repeat(len(prompts))  # (B * C,)
-        features = self.text_encoder(prompts.flatten(0, 1), eot)  # (B * C, E)
-        return normalize(features).view(len(prompts), self.prompt_learner.n_cls, -1)
+        learner = self.prompt_learner
+        return normalize(self.text_encoder(learner.context(image_features), learner.layout))
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) → logits (B, C)."""

@@ -41,9 +41,8 @@ class PromptLearner(BasePromptLearner):
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
         settings = cfg.TRAINER.COOP
+        self.position = settings.CLASS_TOKEN_POSITION
         super().__init__(settings, classnames, clip_model, class_specific=settings.CSC)
-        order = self._token_order(settings.CLASS_TOKEN_POSITION)
-        self.register_buffer("order", order, persistent=False)
 
     def _initial_context(self, ctx_init: str, clip_model: CLIP, class_specific: bool) -> Tensor:
         if not ctx_init:
@@ -51,30 +50,22 @@ class PromptLearner(BasePromptLearner):
             print(f"Initializing {kind}")
         return super()._initial_context(ctx_init, clip_model, class_specific)
 
-    def _token_order(self, position: str) -> Tensor | None:
-        """Returns (C, L): which position of [start, context, name, ...] comes where.
-
-        None if nothing moves. The end token stays where it is, as no token is added.
-        """
-        if position == "end":
-            return None
-        before = self.n_ctx // 2 if position == "middle" else 0  # context before the name
-        first = 1 + self.n_ctx  # of the name's tokens
-        rows = []
-        for name_len in self.name_lens:
-            context = list(range(1, first))
-            name = list(range(first, first + name_len))
-            rest = list(range(first + name_len, self.length))
-            rows.append([0, *context[:before], *name, *context[before:], *rest])
-        return torch.tensor(rows)
+    def token_order(self, index: int) -> list[int]:
+        first, end = 1 + self.n_ctx, 1 + self.n_ctx + self.name_lens[index]  # the name's tokens
+        # Context before the name; the end token stays where it is, as no token is added.
+        before = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}[self.position]
+        context, name = list(range(1, first)), list(range(first, end))
+        return [0, *context[:before], *name, *context[before:], *range(end, self.length)]
 
     def forward(self) -> Tensor:
-        """Returns the prompts' embeddings, (C, L, D)."""
+        """Returns the prompts' embeddings, (C, L, D).
+
+        For readers: training needs `context` alone.
+        """
         ctx = self.ctx.expand(self.n_cls, -1, -1)  # (C, M, D), also if it is shared
         prompts = torch.cat([self.token_prefix, ctx, self.suffix()], dim=1)  # (C, L, D)
-        if self.order is not None:
-            prompts = prompts.gather(1, self.order[..., None].expand_as(prompts))
-        return prompts
+        order = torch.tensor([self.token_order(c) for c in range(self.n_cls)]).to(ctx.device)
+        return prompts.gather(1, order[..., None].expand_as(prompts))
 
 
 class CustomCLIP(BaseCustomCLIP):
@@ -82,7 +73,7 @@ class CustomCLIP(BaseCustomCLIP):
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
         prompt_learner = PromptLearner(cfg, classnames, clip_model)
-        super().__init__(clip_model, prompt_learner, TextEncoder(clip_model))
+        super().__init__(clip_model, prompt_learner, TextEncoder(clip_model, cfg.MODEL.TEXT_CHUNK))
         self._known: tuple[tuple, Tensor] | None = None  # state of the context, text features
 
     def text_features(self) -> Tensor:
@@ -90,14 +81,18 @@ class CustomCLIP(BaseCustomCLIP):
 
         Without gradients they are computed once and kept until the context changes.
         """
-        learner = self.prompt_learner
+        ctx = self.prompt_learner.ctx
         if torch.is_grad_enabled():
             self._known = None
-            return normalize(self.text_encoder(learner(), learner.eot))
-        state = (learner.ctx.data_ptr(), learner.ctx._version, torch.is_autocast_enabled())
+            return self._encode()
+        state = (ctx.data_ptr(), ctx._version, torch.is_autocast_enabled())
         if self._known is None or self._known[0] != state:
-            self._known = (state, normalize(self.text_encoder(learner(), learner.eot)))
+            self._known = (state, self._encode())
         return self._known[1]
+
+    def _encode(self) -> Tensor:
+        learner = self.prompt_learner
+        return normalize(self.text_encoder(learner.context(), learner.layout)[0])
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) → logits (B, C)."""

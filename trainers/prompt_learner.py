@@ -1,6 +1,7 @@
 """What every prompt learner shares: the context's start, the class tokens, the fixed buffers.
 
-Shapes: C classes, M context vectors, L positions up to the longest end token, D width.
+Shapes: C classes, M context vectors, L positions up to the longest end token, D width, G groups
+that differ in their context, V learned vectors: M, or C * M with class-specific context.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from trainers.clip_utils import CLIP, token_count, tokenize
+from trainers.prompt_layout import PromptLayout, learned
 
 CTX_STD = 0.02  # random context; CoOp (arXiv 2109.01134), section 4.1: N(0, 0.02^2)
 
@@ -67,6 +69,7 @@ class BasePromptLearner(nn.Module):
         eot = self.tokenized_prompts.argmax(dim=-1)
         self.register_buffer("eot", eot, persistent=False)  # (C,)
         self.length = int(eot.max()) + 1
+        self.layout = PromptLayout(self._sequences())
         self._announce(settings, ctx_init, prompt_prefix, class_specific)
 
     def _initial_context(self, ctx_init: str, clip_model: CLIP, class_specific: bool) -> Tensor:
@@ -89,6 +92,25 @@ class BasePromptLearner(nn.Module):
             )
         print(f'Initial context: "{prompt_prefix}"')
         print(f"Number of context words (tokens): {self.n_ctx}")
+
+    def token_order(self, index: int) -> list[int]:
+        """Returns which position of [start, context, name, ...] comes where in a class's prompt."""
+        return list(range(self.length))
+
+    def _sequences(self) -> list[list[int]]:
+        """Returns each prompt as token ids and numbers of context vectors, to its end token."""
+        sequences = []
+        ids, ends = self.tokenized_prompts.tolist(), self.eot.tolist()
+        for c, (tokens, end) in enumerate(zip(ids, ends)):
+            first = c * self.n_ctx if self.ctx.dim() == 3 else 0  # of the class's context vectors
+            for m in range(self.n_ctx):
+                tokens[1 + m] = learned(first + m)
+            sequences.append([tokens[i] for i in self.token_order(c)[: end + 1]])
+        return sequences
+
+    def context(self) -> Tensor:
+        """Returns the learned vectors as `layout` counts them, (G, V, D)."""
+        return self.ctx.reshape(1, -1, self.ctx.shape[-1])
 
     def suffix(self) -> Tensor:
         """Returns (C, L - 1 - M, D): name, full stop and end, cut after the longest prompt."""

@@ -23,6 +23,7 @@ from trainers.clip_utils import (
     load_clip,
     resolve_precision,
 )
+from trainers.image_encoder import ImageEncoder
 
 
 class PromptTrainer(TrainerX):
@@ -173,6 +174,7 @@ class CustomCLIP(nn.Module):
         self.prompt_learner = prompt_learner
         self.text_encoder = text_encoder
         self.image_encoder = clip_model.visual
+        self._frozen_image_encoder = ImageEncoder(clip_model.visual)
         self.logit_scale = clip_model.logit_scale
         self.dtype = clip_model.dtype
 
@@ -186,7 +188,7 @@ class CustomCLIP(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) → (B, E) features of length 1, float32."""
         with torch.no_grad():  # frozen, and no prompt reaches it
-            return normalize(self.image_encoder(image.to(self.dtype)))
+            return normalize(self._frozen_image_encoder(image.to(self.dtype)))
 
 
 def normalize(features: Tensor) -> Tensor:

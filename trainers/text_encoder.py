@@ -1,88 +1,265 @@
-"""Prompt embeddings → text features: the one place that knows about sequences.
+"""Prompts → text features: CLIP's frozen text tower, computing only what is needed.
 
-CLIP's text tower is causal and only the output at the end token is read. So nothing after the
-longest end token can matter, and sequences are cut there: 77 positions become 10 to 30, and the
-numbers stay the same.
+Of the 77 positions of each prompt, most do not matter, and of the rest most are the same for all
+classes. `prompt_layout` says which tokens are needed and which see each other; here they go
+through the tower, all prompts together:
 
-Shapes: N prompts, L positions, D width, E embedding size, H heads.
+    context vectors ──┐
+                      ├─ rows ─ block 1 ─ block 2 ─ ... ─ last block ─ norm, projection ─ features
+    constant tokens ──┘           │          │                │
+                             keys and values of          end tokens'
+                             frozen tokens [SOS]         rows only
+
+- One prompt beginning, one computation: the start token's keys and values once for ever, the
+  context's once a step (CoOp) or once an image (CoCoOp), also a word that several names begin with.
+- No padding: a layer's products run over one list of rows. Attention runs in tiles of whole
+  branches (`tile_attention`).
+- In the last block only end tokens have a query, an attention output and an MLP.
+- Constant tokens enter the first block with queries, keys and values computed once.
+- Norms, scales and activations fold into the frozen weights, and the backward pass computes no
+  weight gradient (`frozen_linear`).
+- Where memory is short, images x classes go through in chunks, which the backward pass recomputes.
+
+All this is exact: numbers differ from the plain tower's by rounding alone.
+
+Shapes: G groups that differ in their context (1 for CoOp, one per image for CoCoOp), V context
+vectors, C classes, T rows (tokens), F frozen tokens, D width, E embedding size.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from yacs.config import CfgNode
 
 from trainers.clip_utils import CLIP
+from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
+from trainers.prompt_layout import PromptLayout, Rows, learned
+from trainers.tile_attention import attend
 
-# Tokens encoded at a time. In training at ViT-B/16 size a token keeps about 0.4 MB of activations
-# (float32); beyond one chunk they are recomputed in the backward pass instead of kept.
-CHUNK_TOKENS = 8192
+# Share of the free memory that a chunk may take. Chunks change results by rounding alone.
+MEMORY_SHARE = 0.5
+# Rows at a time where no gradient is needed: more would only leave the cache.
+INFERENCE_ROWS = {"cpu": 4096, "cuda": 65536}
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    # Tokens that the text encoder takes at a time; 0: as many as half of the free memory holds.
+    cfg.MODEL.TEXT_CHUNK = 0
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text tower on embeddings instead of token ids.
+    """CLIP's text tower on context vectors and tokens. It takes the tower's weights as frozen.
 
     Args:
-        clip_model: gives the (frozen) transformer, positions, final norm and projection.
-        chunk_tokens: tokens encoded at a time; bounds memory, changes no number.
+        clip_model: gives the transformer, positions, final norm and projection.
+        chunk: tokens encoded at a time, 0: as memory allows. Bounds memory, changes no number.
+        backend: who multiplies, a key of `frozen_linear.BACKENDS`; None: the faster one.
     """
 
-    def __init__(self, clip_model: CLIP, chunk_tokens: int = CHUNK_TOKENS) -> None:
+    def __init__(self, clip_model: CLIP, chunk: int = 0, backend: str | None = None) -> None:
         super().__init__()
         self.transformer = clip_model.transformer
         self.positional_embedding = clip_model.positional_embedding
         self.token_embedding = clip_model.token_embedding
         self.ln_final = clip_model.ln_final
         self.text_projection = clip_model.text_projection
-        self.chunk_tokens = chunk_tokens
+        self.chunk = chunk
+        self._folded = Folded(self._fold, backend)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.text_projection.dtype
 
-    def forward(self, prompts: Tensor, eot: Tensor) -> Tensor:
-        """Encodes prompts.
+    def forward(self, context: Tensor, layout: PromptLayout | Tensor) -> Tensor:
+        """Encodes the prompts of a layout with the given context vectors.
 
         Args:
-            prompts: (N, L, D) embeddings without positions; L at least max(eot) + 1.
-            eot: (N,) position of each end token.
+            context: (G, V, D) learned vectors, without positions; V as the layout says.
+            layout: C prompts. Or, for prompts of any making: `context` is then (N, L, D), their
+                embeddings, and this (N,), the position of each end token, or (N, 77), token ids.
 
         Returns:
-            (N, E) features, not normalized.
+            (G, C, E) features, not normalized, or (N, E). Gradients reach `context`.
         """
-        per_chunk = max(1, self.chunk_tokens // prompts.shape[1])
-        if len(prompts) <= per_chunk:
-            return self._encode(prompts, eot)
-        chunks = zip(prompts.split(per_chunk), eot.split(per_chunk))
-        if not (torch.is_grad_enabled() and prompts.requires_grad):
-            return torch.cat([self._encode(*chunk) for chunk in chunks])
-        return torch.cat(
-            [checkpoint(self._encode, *chunk, use_reentrant=False) for chunk in chunks]
-        )
+        if isinstance(layout, Tensor):
+            return self._encode_embeddings(context, layout)
+        tower = self._folded.get(self.parameters(), self.dtype)
+        grad = torch.is_grad_enabled() and context.requires_grad
+        limit = self.chunk or tower.free_rows(grad)
+        rows = layout.rows(limit, context.device, tower.dtype)
+        groups = max(1, limit // rows[0].n_rows)  # in a chunk
+        chunks = context.split(groups)
+        recompute = grad and len(chunks) * len(rows) > 1
+
+        def run(part: Tensor, some: Rows) -> Tensor:
+            if recompute:
+                return checkpoint(tower.run, part, some, layout, use_reentrant=False)
+            return tower.run(part, some, layout)
+
+        # The dtype is decided here and nowhere else: autocast would cast products a second time.
+        with torch.autocast(context.device.type, enabled=False):
+            features = [torch.cat([run(part, some) for some in rows], dim=1) for part in chunks]
+            features = torch.cat(features)  # (G, unique prompts, E)
+        return features.index_select(1, layout.order_on(features.device))
+
+    def _encode_embeddings(self, prompts: Tensor, eot: Tensor) -> Tensor:
+        if eot.dim() == 2:
+            eot = eot.argmax(dim=-1)  # the end token has the largest id
+        n, length, width = prompts.shape
+        starts = range(0, n * length, length)
+        ids = [range(start, start + end + 1) for start, end in zip(starts, eot.tolist())]
+        layout = PromptLayout([[learned(i) for i in row] for row in ids])
+        return self(prompts.reshape(1, n * length, width), layout)[0]
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Encodes token ids (N, 77) without gradients: (N, E) features, not normalized."""
-        eot = tokens.argmax(dim=-1)  # the end token has the largest id
+        ends = tokens.argmax(dim=-1).tolist()  # the end token has the largest id
+        sequences = [row[: end + 1] for row, end in zip(tokens.tolist(), ends)]
         with torch.no_grad():
-            prompts = self.token_embedding(tokens[:, : int(eot.max()) + 1])
-            return self(prompts, eot)
+            nothing = self.positional_embedding.new_empty(1, 0, self.ln_final.weight.shape[0])
+            return self(nothing, PromptLayout(sequences, freeze=False))[0]
 
-    def _encode(self, prompts: Tensor, eot: Tensor) -> Tensor:
-        length = prompts.shape[1]
-        x = (prompts + self.positional_embedding[:length]).to(self.dtype)  # (N, L, D)
-        for block in self.transformer.resblocks:
-            x = x + _causal_attention(block.attn, block.ln_1(x))
-            x = x + block.mlp(block.ln_2(x))
-        x = x[torch.arange(len(x), device=x.device), eot]  # (N, D): the norm acts on each row alone
-        return self.ln_final(x).to(self.dtype) @ self.text_projection  # (N, E)
+    def _fold(self, dtype: torch.dtype, backend: str) -> _Tower:
+        return _Tower(self, dtype, backend)
+
+    def _apply(self, *args, **kwargs) -> TextEncoder:
+        self._folded.forget()  # weights move or change precision
+        return super()._apply(*args, **kwargs)
 
 
-def _causal_attention(attn: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    """Multi-head self-attention in which a position sees itself and earlier ones, (N, L, D)."""
-    n, length, width = x.shape
-    qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
-    q, k, v = qkv.view(n, length, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, L, D/H)
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return attn.out_proj(out.transpose(1, 2).reshape(n, length, width))
+class _Constants:
+    """What a list of prompts needs again and again, whatever the context."""
+
+    def __init__(self, frozen: list[Tensor]) -> None:
+        self.frozen = frozen  # (F, 2 D) keys and values of the frozen tokens, in each block
+        self.first: WeakKeyDictionary[Rows, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+
+
+class _Tower:
+    """The text tower with folded weights.
+
+    Args:
+        encoder: gives the weights.
+        dtype: of the products. The residual stream has the precision of CLIP's weights.
+        backend: a key of `frozen_linear.BACKENDS`.
+    """
+
+    def __init__(self, encoder: TextEncoder, dtype: torch.dtype, backend: str) -> None:
+        blocks = encoder.transformer.resblocks
+        self.dtype, self.stream = dtype, encoder.dtype
+        self.heads = blocks[0].attn.num_heads
+        self.tokens = encoder.token_embedding.weight.detach()
+        self.positions = encoder.positional_embedding.detach()
+        self.blocks = [
+            FrozenBlock(block, dtype, backend, split_query=block is blocks[-1]) for block in blocks
+        ]
+        weight, bias = fold_norm(encoder.ln_final, encoder.text_projection.t(), None)
+        self.head = FrozenLinear(weight, bias, dtype, backend)
+        self.eps = encoder.ln_final.eps
+        self.constants: WeakKeyDictionary[PromptLayout, _Constants] = WeakKeyDictionary()
+        self._limits: dict[bool, int] = {}
+
+    def run(self, context: Tensor, rows: Rows, layout: PromptLayout) -> Tensor:
+        """(G, V, D) context → (G, prompts in `rows`, E)."""
+        groups, frozen = len(context), self._constants(layout).frozen
+        x = context.index_select(1, rows.vector) + self.positions[rows.vector_position]
+        x = x.to(self.stream)  # (G, rows of learned vectors, D)
+        qkv = self._enter(x)
+        first_x, first_qkv = self._first(rows, layout)  # (other rows, D), (other rows, 3 D)
+        x = torch.cat([x, first_x.expand(groups, -1, -1)], dim=1)  # (G, T, D)
+        qkv = torch.cat([qkv, first_qkv.expand(groups, -1, -1)], dim=1)  # (G, T, 3 D)
+        x = self._walk(x, qkv, rows, frozen)  # (G, prompts, D)
+        return self.head(norm(x, self.eps))  # (G, prompts, E)
+
+    def _walk(
+        self, x: Tensor, qkv: Tensor, rows: Rows, frozen: list[Tensor], keep: list | None = None
+    ) -> Tensor:
+        """Takes rows (G, T, D) through all blocks and returns those of the end tokens.
+
+        Args:
+            x: the rows.
+            qkv: (G, T, 3 D) their queries, keys and values in the first block.
+            rows: where they stand.
+            frozen: keys and values of frozen tokens in each block.
+            keep: if given, takes the end tokens' keys and values in each block.
+        """
+        width = x.shape[-1]
+        for i, block in enumerate(self.blocks[:-1]):
+            if i > 0:
+                qkv = block.qkv(block.norm(x))
+            if keep is not None:
+                keep.append(qkv[0, rows.end_rows, width:])
+            a = attend(None, qkv, frozen[i], rows, rows.tiles, self.heads)
+            x = block.mlp(x + block.out(a))
+        block = self.blocks[-1]
+        normed = block.norm(x)
+        kv = block.kv(normed)  # (G, T, 2 D)
+        if keep is not None:
+            keep.append(kv[0, rows.end_rows])
+        q = block.q(normed.index_select(1, rows.end_rows))  # (G, prompts, D)
+        a = attend(q, kv, frozen[-1], rows, rows.end_tiles, self.heads)
+        return block.mlp(x.index_select(1, rows.end_rows) + block.out(a))
+
+    def _constants(self, layout: PromptLayout) -> _Constants:
+        if layout not in self.constants:
+            with torch.no_grad():
+                self.constants[layout] = _Constants(self._frozen(layout))
+        return self.constants[layout]
+
+    def _frozen(self, layout: PromptLayout) -> list[Tensor]:
+        """Returns keys and values of a layout's frozen tokens in each block, (F, 2 D)."""
+        nothing = [self.positions.new_empty(0, 2 * self.positions.shape[1], dtype=self.dtype)]
+        nothing = nothing * len(self.blocks)
+        if not layout.frozen:
+            return nothing
+        # Each frozen token as the end of a prompt of its own.
+        ends = PromptLayout(layout.frozen, freeze=False)
+        (rows,) = ends.rows(10**9, self.positions.device, self.dtype)
+        x, qkv = self._embed(rows)
+        keep: list[Tensor] = []
+        self._walk(x[None], qkv[None], rows, nothing, keep)
+        return keep
+
+    def _first(self, rows: Rows, layout: PromptLayout) -> tuple[Tensor, Tensor]:
+        """Returns what enters the first block at constant tokens, and its projections."""
+        first = self._constants(layout).first
+        if rows not in first:
+            with torch.no_grad():
+                first[rows] = self._embed(rows)
+        return first[rows]
+
+    def _embed(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Constant tokens' embeddings (n, D) and queries, keys and values (n, 3 D)."""
+        x = (self.tokens[rows.token] + self.positions[rows.token_position]).to(self.stream)
+        return x, self._enter(x)
+
+    def _enter(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of the first block (unless it is the last as well)."""
+        block = self.blocks[0]
+        return block.qkv(block.norm(x)) if len(self.blocks) > 1 else x[..., :0]
+
+    def free_rows(self, grad: bool) -> int:
+        """Returns how many rows MEMORY_SHARE of the free memory holds, asked once."""
+        if grad not in self._limits:
+            device = self.positions.device
+            width, size = self.positions.shape[1], self.stream.itemsize
+            # What a row keeps in a block: x twice, q, k, v and attention weights, the MLP's 4 D
+            kept = 12 * width * size * (len(self.blocks) + 1 if grad else 2)
+            rows = max(1, int(MEMORY_SHARE * free_bytes(device)) // kept)
+            self._limits[grad] = rows if grad else min(rows, INFERENCE_ROWS.get(device.type, 4096))
+        return self._limits[grad]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Returns the free memory of a device; for a CPU, what Linux says or a guess of 4 GiB."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text(encoding="utf-8").splitlines() if meminfo.exists() else []
+    available = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    return available[0] * 1024 if available else 4 * 2**30

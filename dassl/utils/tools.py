@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import random
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ def set_random_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@cache
 def collect_env_info() -> str:
-    """Returns a report of machine, driver and package versions for the log."""
+    """Returns a report of machine, driver and package versions for the log, made once a process."""
     report = get_pretty_env_info()
     own = f"        Python ({platform.python_version()})\n        Pillow ({PIL.__version__})"
     return f"{report}\n{own}"

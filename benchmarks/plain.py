@@ -1,0 +1,75 @@
+"""The plain path: the papers' formulas as they stand, which tests and benchmarks measure against.
+
+Every prompt has all 77 positions, every image of CoCoOp its own pass through the text tower, and
+CLIP's own modules compute. Nothing is cut, shared, packed, folded or kept.
+
+Shapes: B images, C classes, M context vectors, L = 77 positions, D width, E embedding size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trainers.clip_utils import CLIP
+
+
+def encode_prompts(clip_model: CLIP, prompts: Tensor, eot: Tensor) -> Tensor:
+    """CLIP.encode_text, but from embeddings: (N, L, D) and end positions (N,) → (N, E)."""
+    x = (prompts + clip_model.positional_embedding).type(clip_model.dtype)  # (N, L, D)
+    x = clip_model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
+    x = clip_model.ln_final(x).type(clip_model.dtype)
+    return x[torch.arange(len(x)), eot] @ clip_model.text_projection
+
+
+def prompts_of(learner: nn.Module, ctx: Tensor, position: str = "end") -> Tensor:
+    """Context (M, D) or (C, M, D) → prompts (C, L, D): CoOp, section 3.1, equations 2 and 3."""
+    n_cls, n_ctx = learner.n_cls, learner.n_ctx
+    ctx = ctx.expand(n_cls, -1, -1)
+    start, rest = learner.token_prefix, learner.token_suffix
+    if position == "end":
+        return torch.cat([start, ctx, rest], dim=1)
+    before = n_ctx // 2 if position == "middle" else 0
+    prompts = [
+        torch.cat(
+            [start[i], ctx[i, :before], rest[i, :name_len], ctx[i, before:], rest[i, name_len:]]
+        )
+        for i, name_len in enumerate(learner.name_lens)
+    ]
+    return torch.stack(prompts)
+
+
+def coop_features(model: nn.Module, clip_model: CLIP, position: str = "end") -> Tensor:
+    """Class features (C, E) of a trainers.coop.CustomCLIP, of length 1."""
+    learner = model.prompt_learner
+    prompts = prompts_of(learner, learner.ctx, position)
+    return _unit(encode_prompts(clip_model, prompts, learner.eot))
+
+
+def coop_logits(model: nn.Module, clip_model: CLIP, image: Tensor) -> Tensor:
+    """Images (B, 3, H, W) → logits (B, C) of a trainers.coop.CustomCLIP."""
+    image_features = _unit(clip_model.encode_image(image))
+    return clip_model.logit_scale.exp() * image_features @ coop_features(model, clip_model).t()
+
+
+def cocoop_features(model: nn.Module, clip_model: CLIP, image_features: Tensor) -> Tensor:
+    """Image features (B, E) → class features (B, C, E) of a trainers.cocoop.CustomCLIP."""
+    learner = model.prompt_learner
+    bias = learner.meta_net(image_features)  # (B, D)
+    return torch.stack(
+        [
+            _unit(encode_prompts(clip_model, prompts_of(learner, learner.ctx + b), learner.eot))
+            for b in bias
+        ]
+    )
+
+
+def cocoop_logits(model: nn.Module, clip_model: CLIP, image: Tensor) -> Tensor:
+    """Images (B, 3, H, W) → logits (B, C) of a trainers.cocoop.CustomCLIP."""
+    image_features = _unit(clip_model.encode_image(image))
+    text_features = cocoop_features(model, clip_model, image_features)
+    return clip_model.logit_scale.exp() * torch.einsum("be,bce->bc", image_features, text_features)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / features.norm(dim=-1, keepdim=True)

@@ -1,0 +1,71 @@
+"""Lists, fetches and checks data sets: `python -m datasets {list,status,download,verify}`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dassl.utils.cli import run_cli
+from datasets.catalog import entries
+from datasets.commands import download, show_list, show_status, verify
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m datasets", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    def common(sub: argparse.ArgumentParser, named: bool) -> None:
+        if named:
+            sub.add_argument("name", metavar="NAME", help="a data set's name, or all")
+        sub.add_argument(
+            "--root", type=_path, required=True, help="folder that holds all data sets"
+        )
+
+    command("list", show_list, "the data sets: classes, sizes, terms, how to get them")
+    common(command("status", show_status, "what lies in a folder, and what is missing"), False)
+
+    sub = command("download", download, "fetch a data set; what is there is never touched")
+    common(sub, True)
+    sub.add_argument("--source", default="", help="official, mirror, ...; see docs/datasets.md")
+    sub.add_argument("--keep-archives", action="store_true", help="do not delete them afterwards")
+    sub.add_argument(
+        "--unchecked", action="store_true", help="take files whose checksum is not the known one"
+    )
+
+    sub = command("verify", verify, "check a data set; exit code 0: OK, 1: wrong, 2: not there")
+    common(sub, True)
+    sub.add_argument("--full", action="store_true", help="decode all images, not a sample")
+    sub.add_argument(
+        "--seeds",
+        type=int,
+        nargs="*",
+        default=[1, 2, 3],
+        help="seeds whose few-shot samples are compared with the published ones (default: 1 2 3)",
+    )
+    return parser
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    args = build_parser().parse_args(argv)
+    code = 0
+
+    def command() -> None:
+        nonlocal code
+        code = args.run(args, entries(getattr(args, "name", "all")))
+
+    return run_cli(command) or code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

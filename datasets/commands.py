@@ -1,0 +1,101 @@
+"""The commands of `python -m datasets`; each prints, and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dassl.utils import UserError
+from datasets.catalog import Entry
+from datasets.fetch import Options, fetch, ways
+from datasets.overview import list_table, place_of, status_table
+from datasets.verify import Absent, Fault, read, verify_steps
+
+OK, WRONG, ABSENT = 0, 1, 2
+
+
+def show_list(args: argparse.Namespace, chosen: list[Entry]) -> int:
+    """Prints the table of all data sets."""
+    print(list_table(chosen))
+    print("\nTerms are summaries; the data sets' pages, in docs/datasets.md, are what counts.")
+    return OK
+
+
+def show_status(args: argparse.Namespace, chosen: list[Entry]) -> int:
+    """Prints what lies below --root."""
+    print(status_table(chosen, args.root))
+    print("\nThis only counts files; `verify` reads them.")
+    return OK
+
+
+# --- download -------------------------------------------------------------------------------------
+
+
+def download(args: argparse.Namespace, chosen: list[Entry]) -> int:
+    """Fetches data sets; one that fails does not stop the others."""
+    root, options = args.root, Options(args.unchecked, args.keep_archives)
+    return max(_download(entry, args.source, root, options) for entry in chosen)
+
+
+def _download(entry: Entry, source_name: str, root: Path, options: Options) -> int:
+    if entry.by_hand:
+        if root.is_dir() and place_of(entry, root).exists:
+            print(f"{entry.name}: there already")
+            return OK
+        print("\n".join(entry.by_hand).replace("{root}", str(root)))
+        return ABSENT
+    if not entry.sources:  # the class writes its files itself
+        root.mkdir(parents=True, exist_ok=True)
+        dataset = read(entry, root)
+        print(f"{entry.name}: ready in {dataset.dataset_dir}")
+        return OK
+    source = entry.source(source_name)
+    try:
+        problems = fetch(entry, source, root, options)
+    except UserError as error:
+        problems = str(error).splitlines()
+    if problems:
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        print(f"{entry.name} is not complete. Other ways:")
+        for way in ways(entry, root, source):
+            print(f"  {way}")
+        return WRONG
+    print(
+        f"{entry.name}: done. To check it: "
+        f"python -m datasets verify {entry.name} --root {args_root(root)}"
+    )
+    return OK
+
+
+def args_root(root: Path) -> str:
+    """Returns a path as one would type it."""
+    return f"'{root}'" if " " in str(root) else str(root)
+
+
+# --- verify ---------------------------------------------------------------------------------------
+
+
+def verify(args: argparse.Namespace, chosen: list[Entry]) -> int:
+    """Checks data sets and prints OK, or the first thing that is wrong with each."""
+    results = [_verify(entry, args, alone=len(chosen) == 1) for entry in chosen]
+    if len(chosen) > 1:
+        counts = {code: results.count(code) for code in (OK, WRONG, ABSENT)}
+        print(f"{counts[OK]} OK, {counts[WRONG]} wrong, {counts[ABSENT]} not there")
+    return WRONG if WRONG in results else max(results)
+
+
+def _verify(entry: Entry, args: argparse.Namespace, alone: bool) -> int:
+    print(f"{entry.name}", flush=True)
+    try:
+        for what, finding in verify_steps(entry, args.root, args.full, args.seeds):
+            print(f"  {what:<9} {finding}", flush=True)
+    except Absent as error:
+        print("  not there" + (f": {error}" if alone else ""))
+        return ABSENT
+    except Fault as error:
+        print(f"{entry.name}: WRONG: {error}")
+        return WRONG
+    print(f"{entry.name}: OK")
+    return OK

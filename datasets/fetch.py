@@ -1,0 +1,228 @@
+"""Fetching a data set: download, unpack beside, move into place. What is there is never touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.utils import DataError, UserError
+from dassl.utils.download import DownloadError, check_file, download, download_gdrive, extract
+from dassl.utils.files import listed
+from datasets.catalog import Entry, Remote, Source
+
+_UNPACKING = ".unpacking-"  # temporary folders; those of a killed run are removed by the next
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to fetch.
+
+    Attributes:
+        unchecked: take files whose checksum is not the known one.
+        keep_archives: do not delete what was unpacked.
+    """
+
+    unchecked: bool = False
+    keep_archives: bool = False
+
+
+def fetch(entry: Entry, source: Source, root: Path, options: Options) -> list[str]:
+    """Fetches what a data set lacks from one of its sources, and says what it does.
+
+    Returns:
+        What went wrong, a sentence each; the rest is in place.
+
+    Raises:
+        DownloadError: the folder cannot be written, or is too small.
+    """
+    folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
+    print(f"{entry.name}: {source.name} source, to {folder}")
+    for file in source.files:
+        _report(file, folder)
+    if not _lacking(source, folder):
+        return []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            _remove_leftovers(folder)
+            # Asked again: another process may have fetched them while this one waited.
+            return _fetch_files(_lacking(source, folder), folder, options)
+    except UserError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"{folder} cannot be written ({error.strerror or error}); choose another --root"
+        ) from None
+
+
+def ways(entry: Entry, root: Path, source: Source) -> list[str]:
+    """Returns what to try when `source` failed, a line each."""
+    folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
+    command = f"python -m datasets download {entry.name} --root {root}"
+    lines = [
+        f"{command} --source {other.name}" + (f"   (gone: {other.gone})" if other.gone else "")
+        for other in entry.sources
+        if other != source
+    ]
+    names = listed([file.name for file in source.files], at_most=4)
+    lines.append(f"fetch by hand into {folder}: {names}; then: {command} --source {source.name}")
+    lines += [f"by hand from {place}" for place in (entry.page, *entry.elsewhere)]
+    return lines
+
+
+# --- one file -------------------------------------------------------------------------------------
+
+
+def _is_there(file: Remote, folder: Path) -> bool:
+    return all((folder / result).exists() for result in file.results)
+
+
+def _lacking(source: Source, folder: Path) -> list[Remote]:
+    return [file for file in source.files if not _is_there(file, folder)]
+
+
+def _report(file: Remote, folder: Path) -> None:
+    there = [result for result in file.results if (folder / result).exists()]
+    lacking = [result for result in file.results if result not in there]
+    if there:
+        rest = f"; {listed(lacking)} is to be fetched" if lacking else ""
+        print(f"  kept as it is: {listed(there)}{rest}")
+
+
+def _fetch_files(files: list[Remote], folder: Path, options: Options) -> list[str]:
+    _require_room(files, folder)
+    problems: list[str] = []
+    for file in files:
+        if _is_there(file, folder):  # it came with the file before
+            continue
+        try:
+            _fetch_file(file, folder, options)
+        except UserError as error:
+            problems += str(error).splitlines()
+    return problems
+
+
+def _require_room(files: list[Remote], folder: Path) -> None:
+    """Raises DownloadError where the archives and what they hold would not fit."""
+    needed = 0
+    for file in files:
+        archive = 0 if (folder / file.name).exists() else file.size or 0
+        needed += archive + (file.size or 0 if file.places else 0)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DownloadError(
+            f"{folder} has {free / 1e9:.1f} GB free; archives and images together need about "
+            f"{needed / 1e9:.1f} GB. Make room or choose another --root."
+        )
+
+
+def _fetch_file(file: Remote, folder: Path, options: Options) -> None:
+    archive = folder / file.name
+    by_hand = archive.exists()
+    _obtain(file, archive, options.unchecked)
+    if file.places:
+        _unpack(file, archive, folder)
+        if not by_hand and not options.keep_archives:
+            archive.unlink()
+
+
+def _obtain(file: Remote, archive: Path, unchecked: bool) -> None:
+    """Fetches a file from the first of its addresses that works, unless it is there."""
+    checks = {} if unchecked else {"sha256": file.sha256, "md5": file.md5}
+    if not any(checks.values()) and not unchecked:
+        checks["size"] = file.size
+    if archive.exists():
+        problem = check_file(archive, **checks)
+        if problem:
+            raise DownloadError(
+                f"{archive} is there, but {problem}. Delete it to fetch it anew, or take it as it "
+                "is with --unchecked."
+            )
+        print(f"  {archive.name} is there already")
+        return
+    if not (file.sha256 or file.md5):
+        print(f"  note: no checksum of {file.name} is known; `verify` checks what comes out of it")
+    errors = []
+    for url in file.urls:
+        size = f" ({file.size / 1e6:,.1f} MB)" if file.size else ""
+        print(f"  fetching {url}{size}", flush=True)
+        try:
+            (download_gdrive if url.startswith("gdrive:") else download)(url, archive, **checks)
+            return
+        except DownloadError as error:
+            errors.append(str(error))
+    raise DownloadError("\n".join(errors))
+
+
+def _unpack(file: Remote, archive: Path, folder: Path) -> None:
+    """Unpacks beside and renames: a reader sees a folder complete or not at all."""
+    print(f"  unpacking {archive.name}", flush=True)
+    unpacked = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=folder))
+    try:
+        extract(archive, unpacked)
+        if file.inner:
+            inner = _require(unpacked / file.inner, unpacked, archive)
+            unpacked_inner = unpacked / f"{_UNPACKING}inner"
+            extract(inner, unpacked_inner)
+            start = unpacked_inner
+        else:
+            start = unpacked
+        for path, place in file.places:
+            _move(start, path, folder, place, archive)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _move(start: Path, path: str, folder: Path, place: str, archive: Path) -> None:
+    if path.endswith("*"):
+        inside = _require(start / path.rstrip("*/"), start, archive)
+        moves = [(child, folder / place / child.name) for child in sorted(inside.iterdir())]
+    else:
+        moves = [(_require(start / path, start, archive), folder / place)]
+    for source, target in moves:
+        if target.exists():
+            print(f"  kept as it is: {target}")
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
+
+
+def _require(path: Path, start: Path, archive: Path) -> Path:
+    if not path.exists():
+        found = sorted(entry.name for entry in start.iterdir())
+        raise DataError(
+            f"{archive} should hold {path.relative_to(start)}, but holds {listed(found)}. Unpack "
+            f"it by hand into {archive.parent}, or use another source."
+        )
+    return path
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for left in folder.glob(f"{_UNPACKING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process downloads into `folder`; a killed process holds no lock."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with (folder / ".download.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"  waiting for another process that downloads into {folder}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
