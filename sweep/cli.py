@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from dassl.data.workers import usable_cores
 from dassl.utils import ConfigError, UnknownNameError
 from dassl.utils.errors import not_one_of
 from sweep.cli_request import add_request, request_of
@@ -92,7 +93,7 @@ def part_of(runs: tuple[Run, ...], args: argparse.Namespace) -> tuple[Run, ...]:
 def default_jobs() -> int:
     """Returns how many runs fit at once: by the GPUs' free memory, or one per core."""
     if not torch.cuda.is_available():
-        return min(4, len(os.sched_getaffinity(0)))
+        return min(4, usable_cores())
     free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
     return max(1, sum(min(4, amount // GPU_MEMORY_PER_JOB) for amount in free))
 
@@ -106,7 +107,7 @@ def executor_of(args: argparse.Namespace, jobs: int) -> Executor:
         raise UnknownNameError(not_one_of("--executor", args.executor, ("local", "ray")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return LocalExecutor(jobs, max(1, cores // jobs), gpus if torch.cuda.is_available() else ())
 
 

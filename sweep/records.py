@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dassl.utils import DataError
 from sweep.protocols import Cell
-from sweep.run import own_settings
+from sweep.run import flat, own_settings, read_config
 from sweep.state import record_of
 
 # Entries of a record that must agree between seeds, beside the settings in config.yaml.
@@ -56,7 +54,7 @@ def describe(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         described["data.split_digest"] = digest
     path = folder / "config.yaml"
     if path.is_file():
-        described.update(flat(own_settings(yaml.safe_load(path.read_text(encoding="utf-8")))))
+        described.update(flat(own_settings(read_config(path))))
     return described
 
 
@@ -79,19 +77,6 @@ def require_same(described: Mapping[str, Mapping[str, Any]]) -> None:
                     ]
                 )
             )
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {"OPTIM": {"LR": 1}} as {"OPTIM.LR": 1}."""
-    return dict(_leaves(tree, prefix))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def versions_of(cells: Sequence[Cell], output: Path) -> list[str]:

@@ -7,7 +7,9 @@ setting is another run, in another folder, and old results are never mixed with 
     <output>/<part>/<data set>/<shots>/<trainer>/<recipe>-<digest>/seed<k>/
 
 `part` is "train_<classes>" or "test_<classes>", with "_from_<data set>" if the training was on
-another one. The digest leaves out the seed: all seeds of one cell of a table lie side by side.
+another one. The digest leaves out the seed: all seeds of one cell of a table lie side by side. It
+holds what differs from the defaults, so a setting that the program learns later changes no digest;
+`settings_differ` tells if a default itself has changed since a run.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+import datasets
 import train
+import trainers
+from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.results import determining_settings
 
@@ -43,7 +50,7 @@ class Run:
         seed: of everything.
         opts: KEY VALUE pairs on top of the recipe.
         source: the run that trained what this one evaluates; None: this one trains itself.
-        epoch: which epoch's weights of `source` are evaluated.
+        epoch: which epoch's weights of `source` are evaluated; 0: the best on validation.
     """
 
     trainer: str
@@ -69,6 +76,14 @@ class Run:
         return _settings(self.without_seed())["OPTIM"]["MAX_EPOCH"]
 
     @property
+    def epoch_tested(self) -> int | None:
+        """The epoch that the run's record must name; None: whichever it was."""
+        if self.source is not None:
+            return self.epoch or None
+        last = _settings(self.without_seed())["TEST"]["FINAL_MODEL"] == "last_step"
+        return self.epochs if self.shots and last else None
+
+    @property
     def digest(self) -> str:
         """Identity but for the seed, 64 hexadecimal digits."""
         return _digest(self.without_seed())
@@ -81,7 +96,7 @@ class Run:
         if self.source is None:
             return f"{self.trainer} {self.dataset}, {what}, {shots}, seed {self.seed}"
         origin = f" (from {self.source.dataset})" if self.source.dataset != self.dataset else ""
-        last = f" epoch {self.epoch}" if self.epoch != self.source.epochs else ""
+        last = f" epoch {self.epoch}" if self.epoch not in (0, self.source.epochs) else ""
         return f"{self.trainer} {self.dataset}{origin}, test {what}{last}, seed {self.seed}"
 
     def without_seed(self) -> Run:
@@ -114,7 +129,7 @@ class Run:
             opts=opts,
         )
         if self.source is not None:
-            args.eval_only, args.load_epoch = True, self.epoch
+            args.eval_only, args.load_epoch = True, self.epoch or None
             args.model_dir = str(self.source.folder(output)) if output.parts else ""
         return args
 
@@ -128,12 +143,12 @@ class Run:
 
 
 def evaluation_of(trained: Run, **changes: Any) -> Run:
-    """Returns the run that evaluates what `trained` learned in its last epoch.
+    """Returns the run that evaluates what `trained` tested itself with: its last or best epoch.
 
     Args:
         changes: fields that differ from the training's: `dataset`, `classes`, `epoch`.
     """
-    return replace(trained, **{"source": trained, "epoch": trained.epochs, **changes})
+    return replace(trained, **{"source": trained, "epoch": trained.epoch_tested or 0, **changes})
 
 
 def own_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +165,25 @@ def own_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def settings_differ(run: Run, folder: Path) -> bool:
+    """Returns whether a run was made with other settings than it would be made with now.
+
+    Args:
+        folder: holds the `config.yaml` of the run; without one, nothing is known to differ.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return False
+    then, now = flat(own_settings(read_config(path))), flat(_settings(run.without_seed()))
+    return any(then[key] != now[key] for key in then.keys() & now.keys())
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads a `config.yaml`, with the fast parser where there is one."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # both are safe loaders
+
+
 @cache
 def _settings(run: Run) -> dict[str, Any]:
     args = run.arguments(Path(), "")
@@ -157,9 +191,31 @@ def _settings(run: Run) -> dict[str, Any]:
     return own_settings(train.setup_cfg(Namespace(**{**parsed, **vars(args)})))
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"OPTIM": {"LR": 1}} as {"OPTIM.LR": 1}."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+@cache
+def _defaults(trainer: str) -> dict[str, Any]:
+    cfg = get_cfg_default()
+    datasets.extend_cfg(cfg)
+    trainers.extend_cfg(cfg)
+    cfg.TRAINER.NAME = trainer
+    return flat(own_settings(cfg))
+
+
 @cache
 def _digest(run: Run) -> str:
-    identity = {"settings": _settings(run), "epoch": run.epoch}
+    settings, defaults = flat(_settings(run)), _defaults(run.trainer)
+    changed = {k: v for k, v in settings.items() if k not in defaults or defaults[k] != v}
+    identity = {"trainer": run.trainer, "settings": changed, "epoch": run.epoch}
     if run.source is not None:
         identity["source"] = _digest(run.source)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -19,7 +19,7 @@ from dassl.utils import read_json, write_json
 from dassl.utils.checkpoint import POINTER_FILE
 from dassl.utils.errors import UserError
 from dassl.utils.results import read_records
-from sweep.run import Run
+from sweep.run import Run, settings_differ
 
 FINISHED, FAILED, RUNNING, WAITING = "finished", "failed", "running", "waiting"
 
@@ -31,7 +31,7 @@ class BusyError(RuntimeError):
 def record_of(run: Run, output: Path) -> dict[str, Any] | None:
     """Returns the record that says the run is finished, or None."""
     path = run.folder(output) / "results.jsonl"
-    if not path.is_file():
+    if not path.is_file() or settings_differ(run, path.parent):
         return None
     found = None
     for record in read_records(path):
@@ -40,13 +40,13 @@ def record_of(run: Run, output: Path) -> dict[str, Any] | None:
 
 
 def _says_finished(record: dict[str, Any], run: Run) -> bool:
-    epoch = run.epoch or (run.epochs if run.shots else None)
+    epoch = run.epoch_tested
     return (
         record.get("status") == "finished"
         and record.get("split") == "test"
         and record.get("seed") == run.seed
         and record.get("trainer") == run.trainer
-        and record.get("epoch") in (None, epoch)
+        and (epoch is None or record.get("epoch") in (None, epoch))
         and isinstance(record.get("metrics", {}).get("accuracy"), float)
     )
 
@@ -83,7 +83,9 @@ def write_run(run: Run, output: Path, **more: Any) -> None:
 def can_resume(run: Run, output: Path) -> bool:
     """Returns whether an interrupted training left a checkpoint."""
     folder = run.folder(output)
-    return run.source is None and any(folder.glob(f"*/{POINTER_FILE}"))
+    if run.source is not None or settings_differ(run, folder):
+        return False
+    return any(folder.glob(f"*/{POINTER_FILE}"))
 
 
 @contextlib.contextmanager

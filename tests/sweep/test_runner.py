@@ -17,7 +17,7 @@ from sweep.execute import Job, Outcome, execute
 from sweep.request import Request
 from sweep.run import Run, evaluation_of
 from sweep.runner import Options, Sweep
-from sweep.state import lock, record_of, state_of, write_run
+from sweep.state import can_resume, lock, record_of, state_of, write_run
 
 FAST = ("OPTIM.MAX_EPOCH", "2", "DATASET.NUM_SHOTS", "2")
 TRAIN = Run("CoOp", "digits", "CoOp/tiny", 2, "base", 1, ("OPTIM.MAX_EPOCH", "2"))
@@ -57,7 +57,7 @@ def record(run: Run, output: Path, accuracy: float = 50.0, **changes: object) ->
         "split": "test",
         "seed": run.seed,
         "trainer": run.trainer,
-        "epoch": run.epoch or (run.epochs if run.shots else None),
+        "epoch": run.epoch_tested,
         "metrics": {"accuracy": accuracy},
         **changes,
     }
@@ -104,6 +104,16 @@ def test_an_interrupted_training_is_resumed_with_the_same_numbers(
     assert "Previous epoch: 2" in log
 
 
+def test_the_best_epoch_on_validation(data: Path, tmp_path: Path):
+    run = replace(TRAIN, opts=("OPTIM.MAX_EPOCH", "2", "TEST.FINAL_MODEL", "best_val"))
+    test = evaluation_of(run, classes="new")
+    assert (run.epoch_tested, test.epoch) == (None, 0)
+    outcomes = [execute(Job(r, tmp_path, str(data))) for r in (run, test)]
+    assert [o.state for o in outcomes] == ["done", "done"], outcomes
+    best = [record_of(r, tmp_path)["epoch"] for r in (run, test)]
+    assert best[0] == best[1]
+
+
 def test_a_damaged_checkpoint_is_no_obstacle(data: Path, tmp_path: Path):
     folder = TRAIN.folder(tmp_path) / "prompt_learner"
     folder.mkdir(parents=True)
@@ -126,6 +136,21 @@ def test_a_damaged_checkpoint_is_no_obstacle(data: Path, tmp_path: Path):
 def test_a_folder_or_another_record_does_not_make_a_run_finished(tmp_path: Path, changes: dict):
     record(TRAIN, tmp_path, **changes)
     assert record_of(TRAIN, tmp_path) is None
+
+
+def test_a_changed_default_makes_a_run_unfinished_and_a_new_setting_does_not(
+    data: Path, tmp_path: Path
+):
+    assert execute(Job(TRAIN, tmp_path, str(data))).state == "done"
+    path = TRAIN.folder(tmp_path) / "config.yaml"
+    text = path.read_text()
+    assert "  VAL_PERCENT: 0.1\n" in text
+    path.write_text(text.replace("  VAL_PERCENT: 0.1\n", ""))  # as if it had come later
+    assert record_of(TRAIN, tmp_path) is not None
+    path.write_text(text.replace("MOMENTUM: 0.9", "MOMENTUM: 0.8"))
+    assert record_of(TRAIN, tmp_path) is None
+    assert not can_resume(TRAIN, tmp_path)
+    assert execute(Job(TRAIN, tmp_path, str(data))).state == "done"
 
 
 def test_half_a_record_counts_as_unfinished(tmp_path: Path, capsys):
