@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import os
 import shutil
 import time
 import traceback
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def _train_or_test(job: Job) -> None:
         every = 1 if job.keep_epochs else max(1, job.run.epochs // CHECKPOINTS)
         args.opts = [*args.opts, "TRAIN.CHECKPOINT_FREQ", str(every)]
     args.opts = [*args.opts, *job.extra]
-    with contextlib.redirect_stdout(io.StringIO()):  # log.txt has every line
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        # log.txt has every line
         if not can_resume(job.run, job.output):
             train.main(args)
             return
@@ -98,8 +100,8 @@ def _train_or_test(job: Job) -> None:
             train.main(args)
 
 
-def _resuming(args):  # type: ignore[no-untyped-def]
-    return type(args)(**{**vars(args), "resume": args.output_dir})
+def _resuming(args: Namespace) -> Namespace:
+    return Namespace(**{**vars(args), "resume": args.output_dir})
 
 
 def _tidy(job: Job) -> None:
@@ -107,6 +109,8 @@ def _tidy(job: Job) -> None:
     run = job.run
     if job.keep_epochs or run.source is not None:
         return
+    for path in run.folder(job.output).glob("progress-*.pt"):
+        path.unlink(missing_ok=True)
     for path in run.folder(job.output).glob("*/model.pth.tar-*"):
         if path.name != f"model.pth.tar-{run.epochs}":
             path.unlink(missing_ok=True)
