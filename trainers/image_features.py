@@ -1,8 +1,9 @@
 """The image side of trainers that never learn there: features are made once and looked up.
 
 A trainer whose class says `frozen_image_side = True` gets, wherever a batch has images, their
-features instead: (B, E) in place of (B, 3, H, W). Training views are encoded ahead
-(`encode_ahead`); those of test images, and of fixed views, are kept on disk (`feature_store`).
+features instead: (B, E) in place of (B, 3, H, W), as the encoder gives them, not normalized.
+Training views are encoded ahead (`encode_ahead`); features of test images, and of fixed views, are
+kept on disk (`feature_store`).
 
 Shapes: B images, E embedding size.
 """
@@ -81,28 +82,27 @@ class FrozenImageSide(TrainerX):
 
     A class says so itself, by `frozen_image_side = True`: a subclass, which may do other things
     with images, must repeat it and gets images as long as it does not. Such a class defines
-    `image_encoder` and `encode_images`, its steps draw no random numbers, and wherever its model
-    takes images (B, 3, H, W) it takes their features (B, E) as well.
+    `frozen_encoder`, its steps draw no random numbers, and wherever its model takes images
+    (B, 3, H, W) it takes their features (B, E) as well.
     """
 
     frozen_image_side = False
 
-    def image_encoder(self) -> ImageEncoder:
-        """Returns the encoder whose weights the features depend on."""
+    def frozen_encoder(self) -> ImageEncoder:
+        """Returns the encoder that makes the features."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → features (B, E), as the model would make them."""
-        raise NotImplementedError
+        """Images (B, 3, H, W) → features (B, E), as the model would make them, but float32."""
+        encoder = self.frozen_encoder()
+        images = images.to(self.device, non_blocking=True)
+        return encoder(images.to(encoder.visual.conv1.weight.dtype)).float()
 
     def takes_features(self) -> bool:
         if not vars(type(self)).get("frozen_image_side", False):
             return False
-        return not any(p.requires_grad for p in self.image_encoder().visual.parameters())
-
-    @torch.no_grad()
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.encode_images(images.to(self.device, non_blocking=True))
+        return not any(p.requires_grad for p in self.frozen_encoder().visual.parameters())
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class FrozenImageSide(TrainerX):
         ahead = self.__dict__.get("_ahead")
         if ahead is None or ahead.loader is not loader:
             max_bytes = model.FEATURES.AHEAD_MB * 2**20
-            self._ahead = ahead = EncodedAhead(loader, self._encode, self.device, max_bytes)
+            self._ahead = ahead = EncodedAhead(loader, self.encode_images, self.device, max_bytes)
         validates = not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val"
         return ahead.one_pass(more=self.epoch + 1 < self.max_epoch and not validates)
 
@@ -130,7 +130,7 @@ class FrozenImageSide(TrainerX):
             if store is not None:
                 ids = file_ids(loader.dataset, VIEW_STEPS, self.cfg.INPUT)
             self._views = views = FixedViews(
-                loader, self.cfg.SEED, self._encode, self.device, store if ids else None, ids
+                loader, self.cfg.SEED, self.encode_images, self.device, store if ids else None, ids
             )
         return views
 
@@ -140,15 +140,19 @@ class FrozenImageSide(TrainerX):
         loader = super().test_inputs(split)
         if not self.takes_features():
             return loader
-        self._encoded_before = self.image_encoder().images
+        self._encoded_before = self.frozen_encoder().images
+        return self.stored(loader)
+
+    def stored(self, loader: Iterable) -> Iterable:
+        """Returns an unshuffled loader's batches with stored features, where that can be."""
         store = self._store()
         ids = loader_ids(loader) if store is not None else None
-        return loader if ids is None else StoredBatches(loader, ids, store, self._encode)
+        return loader if ids is None else StoredBatches(loader, ids, store, self.encode_images)
 
     def result_record(self, split: str, results: dict[str, float], seconds: float) -> dict:
         record = super().result_record(split, results, seconds)
         if self.takes_features():  # tells what `seconds` means
-            record["images_encoded"] = self.image_encoder().images - self._encoded_before
+            record["images_encoded"] = self.frozen_encoder().images - self._encoded_before
         return record
 
     def _store(self) -> FeatureStore | None:
@@ -156,7 +160,7 @@ class FrozenImageSide(TrainerX):
         if not settings.STORE_MB:
             return None
         folder = Path(settings.FOLDER).expanduser() if settings.FOLDER else default_folder()
-        space = space_of(self.image_encoder().visual, self.precision, self.device)
+        space = space_of(self.frozen_encoder().visual, self.precision, self.device)
         store = self.__dict__.get("_opened")
         if store is None or (store.folder, store.space.name) != (folder, space):
             self._opened = store = FeatureStore(folder, space, settings.STORE_MB * 2**20)

@@ -51,7 +51,7 @@ class Tiles:
 
     rows: Tensor  # (N * Tq,) the query in each slot; 0 in padding
     slots: Tensor  # (Q,) the slot of each query
-    mask: Tensor  # (N, Tq, K + Tk) 0 where a query sees a key, -inf elsewhere; float32
+    mask: Tensor  # (N, Tq, K + Tk) 0 where a query sees a key, -inf elsewhere
 
 
 @dataclass(eq=False)
@@ -74,14 +74,15 @@ class Rows:
     end_tiles: Tiles  # the end tokens as queries
     n_rows: int = field(default=0)
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device, dtype: torch.dtype) -> Rows:
+        """Returns a copy on a device, with masks in a floating-point type."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in moved.items():
             if isinstance(value, Tensor):
                 moved[name] = value.to(device)
             elif isinstance(value, Tiles):
-                parts = (t.to(device) for t in (value.rows, value.slots, value.mask))
-                moved[name] = Tiles(*parts)
+                mask = value.mask.to(device, dtype)
+                moved[name] = Tiles(value.rows.to(device), value.slots.to(device), mask)
         return Rows(**moved)
 
 
@@ -97,6 +98,7 @@ class PromptLayout:
         paths = [tuple(sequence) for sequence in sequences]
         self.n_cls = len(paths)
         self.sequences = sorted(set(paths))  # neighbours share most
+        self.n_tokens = sum(map(len, self.sequences))
         place = {path: i for i, path in enumerate(self.sequences)}
         self.order = torch.tensor([place[path] for path in paths])  # (C,)
         self.frozen = self._frozen_paths() if freeze else []
@@ -119,11 +121,12 @@ class PromptLayout:
                 beginnings.add(sequence[: n + 1])
         return sorted(beginnings)
 
-    def rows(self, limit: int, device: torch.device) -> list[Rows]:
+    def rows(self, limit: int, device: torch.device, dtype: torch.dtype) -> list[Rows]:
         """Returns the rows of all prompts, in groups of whole prompts with about `limit` rows."""
-        key = (limit, device)
+        limit = min(limit, self.n_tokens)  # one entry for all limits that are large enough
+        key = (limit, device, dtype)
         if key not in self._rows:
-            self._rows[key] = [self._build(part).to(device) for part in self._split(limit)]
+            self._rows[key] = [self._build(part).to(device, dtype) for part in self._split(limit)]
         return self._rows[key]
 
     def _split(self, limit: int) -> list[list[Path]]:

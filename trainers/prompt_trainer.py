@@ -117,12 +117,12 @@ class PromptTrainer(FrozenImageSide):
         with self.autocast():
             return self.model(input)
 
-    def image_encoder(self) -> ImageEncoder:
+    def frozen_encoder(self) -> ImageEncoder:
         return self.model.frozen_image_encoder
 
     def encode_images(self, images: Tensor) -> Tensor:
         with self.autocast():
-            return self.model.encode_image(images)
+            return super().encode_images(images)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         return batch["img"].to(self.device), batch["label"].to(self.device)
@@ -153,6 +153,14 @@ class PromptTrainer(FrozenImageSide):
                 "as they were in training."
             )
         model.load_state_dict(learned, strict=False)
+
+    def progress(self) -> dict:
+        return {**super().progress(), "scaler": self.scaler.state_dict()}
+
+    def set_progress(self, state: dict) -> None:
+        super().set_progress(state)
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         if not directory:
@@ -187,11 +195,11 @@ class CustomCLIP(nn.Module):
         return self
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → (B, E) features of length 1, float32; features stay as they are."""
-        if image.dim() == 2:  # encoded before, see trainers.image_features
-            return image
+        """Images (B, 3, H, W), or the encoder's features of them (B, E) → (B, E) of length 1."""
         with torch.no_grad():  # frozen, and no prompt reaches it
-            return normalize(self.frozen_image_encoder(image.to(self.dtype)))
+            if image.dim() == 4:  # else encoded before, see trainers.image_features
+                image = self.frozen_image_encoder(image.to(self.dtype))
+            return normalize(image)
 
 
 def _listed(parameters: dict) -> str:

@@ -28,7 +28,7 @@ vectors, C classes, T rows (tokens), F frozen tokens, D width, E embedding size.
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
         tower = self._folded.get(self.parameters(), self.dtype)
         grad = torch.is_grad_enabled() and context.requires_grad
         limit = self.chunk or tower.free_rows(grad)
-        rows = layout.rows(limit, context.device)
+        rows = layout.rows(limit, context.device, tower.dtype)
         groups = max(1, limit // rows[0].n_rows)  # in a chunk
         chunks = context.split(groups)
         recompute = grad and len(chunks) * len(rows) > 1
@@ -218,7 +218,8 @@ class _Tower:
         if not layout.frozen:
             return nothing
         # Each frozen token as the end of a prompt of its own.
-        (rows,) = PromptLayout(layout.frozen, freeze=False).rows(10**9, self.positions.device)
+        ends = PromptLayout(layout.frozen, freeze=False)
+        (rows,) = ends.rows(10**9, self.positions.device, self.dtype)
         x, qkv = self._embed(rows)
         keep: list[Tensor] = []
         self._walk(x[None], qkv[None], rows, nothing, keep)
@@ -249,12 +250,16 @@ class _Tower:
             width, size = self.positions.shape[1], self.stream.itemsize
             # What a row keeps in a block: x twice, q, k, v and attention weights, the MLP's 4 D
             kept = 12 * width * size * (len(self.blocks) + 1 if grad else 2)
-            rows = max(1, int(MEMORY_SHARE * _free_bytes(device)) // kept)
-            self._limits[grad] = rows if grad else min(rows, INFERENCE_ROWS[device.type])
+            rows = max(1, int(MEMORY_SHARE * free_bytes(device)) // kept)
+            self._limits[grad] = rows if grad else min(rows, INFERENCE_ROWS.get(device.type, 4096))
         return self._limits[grad]
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Returns the free memory of a device; for a CPU, what Linux says or a guess of 4 GiB."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text(encoding="utf-8").splitlines() if meminfo.exists() else []
+    available = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    return available[0] * 1024 if available else 4 * 2**30

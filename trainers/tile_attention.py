@@ -98,7 +98,7 @@ def fused_attention(
         tiled(queries),
         joined(k, trunk_k),
         joined(v, trunk_v),
-        attn_mask=tiles.mask[:, None].to(k.dtype),  # the same for all groups and heads
+        attn_mask=tiles.mask[:, None],  # the same for all groups and heads
         scale=1.0,
     )
     out = out.transpose(0, 1).reshape(1, groups, heads, -1, size)
@@ -119,9 +119,8 @@ class _TwoPartAttention(torch.autograd.Function):
         heads: int,
     ) -> Tensor:
         queries, k, v, trunk_k, trunk_v = _gather(q, kv, frozen, rows, tiles, heads)
-        mask = tiles.mask.to(k.dtype)
-        scores = _scores(queries, k, trunk_k, mask.shape)
-        p = torch.softmax(scores.add_(mask), dim=-1)  # (G * H, N, Tq, K + Tk)
+        scores = _scores(queries, k, trunk_k, tiles.mask.shape)
+        p = torch.softmax(scores.add_(tiles.mask), dim=-1)  # (G * H, N, Tq, K + Tk)
         ctx.save_for_backward(queries, k, v, trunk_k, trunk_v, p)
         ctx.rows, ctx.tiles, ctx.joint, ctx.n_rows = rows, tiles, q is None, kv.shape[1]
         out = _weighted_sum(p, v, trunk_v)

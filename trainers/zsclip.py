@@ -67,14 +67,11 @@ class ZeroshotCLIP(FrozenImageSide):
 
     def model_inference(self, input: Tensor) -> Tensor:
         """Images (B, 3, H, W), or their features (B, E) → logits (B, C)."""
-        image_features = input if input.dim() == 2 else self.encode_images(input)
+        image_features = normalize(self.encode_images(input) if input.dim() == 4 else input)
         return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
 
-    def image_encoder(self) -> ImageEncoder:
+    def frozen_encoder(self) -> ImageEncoder:
         return self._image_encoder
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        return normalize(self._image_encoder(images.to(self.clip_model.dtype)))
 
     def train(self) -> float:
         """There is nothing to learn: evaluates."""

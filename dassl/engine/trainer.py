@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from dassl.data import DataManager
 from dassl.engine.base import TrainerBase
+from dassl.engine.progress import forget_progress, restore_progress, save_progress
 from dassl.evaluation import build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, MissingFileError, mkdir_if_missing
 from dassl.utils.results import append_record, config_digest, versions
@@ -76,6 +77,8 @@ class SimpleTrainer(TrainerBase):
                     f"nothing to resume in {self.cfg.RESUME}: it has no folder {missing[0]}"
                 )
             self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME)
+            if self.start_epoch < self.max_epoch:
+                self.set_progress(restore_progress(self.cfg.RESUME, self.start_epoch))
         else:
             print("No checkpoint found, train from scratch")
         log_dir = Path(self.output_dir) / "tensorboard"
@@ -107,8 +110,21 @@ class SimpleTrainer(TrainerBase):
                 self.save_model(
                     self.epoch, self.output_dir, val_result=result, model_name="model-best.pth.tar"
                 )
-        if last_epoch or (frequency > 0 and (self.epoch + 1) % frequency == 0):
+        if last_epoch:
             self.save_model(self.epoch, self.output_dir)
+            forget_progress(self.output_dir)
+        elif frequency > 0 and (self.epoch + 1) % frequency == 0:
+            save_progress(self.output_dir, self.epoch + 1, self.progress())
+            self.save_model(self.epoch, self.output_dir)
+            forget_progress(self.output_dir, keep=self.epoch + 1)
+
+    def progress(self) -> dict[str, Any]:
+        """Returns what a resumed run needs beside the checkpoint; random states are added to it."""
+        return {"best_result": self.best_result}
+
+    def set_progress(self, state: dict[str, Any]) -> None:
+        """Takes what `progress` returned; empty if nothing was kept."""
+        self.best_result = state.get("best_result", self.best_result)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from yacs.config import CfgNode
 
 from dassl.utils.files import PathLike
 
 # Settings that say where files lie or how a run is carried out, not what is computed.
-_NOT_IN_DIGEST = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA")
+_NOT_DETERMINING = (
+    *("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
+    *("DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.PRINT_FREQ"),
+    "MODEL.FEATURES",  # where features of frozen encoders are kept, see trainers
+)
 
 
 def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
-    """Adds one record to a JSON-lines file, in a single write that reaches the disk."""
+    """Adds one record to a JSON-lines file, in a single write that reaches the disk.
+
+    A line that was cut short, by a kill or a full disk, is ended first: the records before and
+    after it stay readable.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
     path = Path(fpath)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(record, allow_nan=True) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    line = (json.dumps(record, allow_nan=True) + "\n").encode()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        os.write(descriptor, line.encode())
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, "the record was cut short: is the disk full?", str(path))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -37,23 +52,39 @@ def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
 
 def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:
     """Yields the records of a file; a line that a kill cut short is passed over."""
-    for line in Path(fpath).read_text(encoding="utf-8").splitlines():
+    for line in Path(fpath).read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line:
+            continue
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError:
+            record = None
+        if isinstance(record, dict):
+            yield record
+        else:
             print(f"Note: {fpath} has an incomplete line, passed over")
 
 
-def config_digest(cfg: CfgNode) -> str:
-    """Returns SHA-256 over the settings that determine a result; equal digests may be averaged."""
+def determining_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that determine a result, as plain data.
+
+    Args:
+        cfg: a configuration, or what was read from a run's `config.yaml`.
+    """
     tree = json.loads(json.dumps(cfg))
-    for key in _NOT_IN_DIGEST:
-        tree.pop(key, None)
-    tree["DATASET"].pop("ROOT")
-    for key in ("NUM_WORKERS", "CACHE_MB"):
-        tree["DATALOADER"].pop(key)
-    tree["MODEL"].pop("FEATURES", None)  # where image features are kept, see trainers
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+    for key in _NOT_DETERMINING:
+        *path, leaf = key.split(".")
+        node = tree
+        for name in path:
+            node = node.get(name, {})
+        node.pop(leaf, None)
+    return tree
+
+
+def config_digest(cfg: Mapping[str, Any]) -> str:
+    """Returns SHA-256 over the settings that determine a result; equal digests may be averaged."""
+    settings = determining_settings(cfg)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 @cache

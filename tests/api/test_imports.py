@@ -42,6 +42,11 @@ def test_packages_import_only_what_lies_below(package: str):
         assert found <= allowed, f"{path.relative_to(ROOT)} imports {sorted(found - allowed)}"
 
 
+def test_the_entry_point_knows_no_sweep():
+    found = {name.split(".")[0] for name in imported(ROOT / "train.py")} & PROJECT
+    assert found == {"dassl", "datasets", "trainers"}
+
+
 def test_layers_of_the_engine():
     for path in source_files("dassl"):
         part = path.relative_to(ROOT / "dassl").parts[0]

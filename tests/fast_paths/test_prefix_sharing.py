@@ -167,7 +167,7 @@ def test_layout_computes_no_token_twice():
     """4 context vectors, 5 name tokens, and for each class a full stop and an end token."""
     sequences = sequences_of([[11], [11, 12], [11, 13, 14], [12]], 4, "end", False)
     layout = PromptLayout(sequences)
-    (rows,) = layout.rows(10**6, torch.device("cpu"))
+    (rows,) = layout.rows(10**6, torch.device("cpu"), torch.float32)
     assert layout.frozen == [(START,)]
     assert rows.n_rows == 4 + 5 + 4 * 2
     in_front = PromptLayout(sequences_of([[11], [11, 12]], 4, "front", False))
@@ -281,7 +281,7 @@ def test_memory_kept_for_the_backward_pass():
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         encoder(context, layout)
-    (rows,) = layout.rows(10**6, torch.device("cpu"))
+    (rows,) = layout.rows(10**6, torch.device("cpu"), torch.float32)
     assert sum(kept.values()) < 12 * 64 * rows.n_rows * 4
     plain_tokens = 77 * len(sequences)
     assert rows.n_rows < plain_tokens / 20

@@ -1,0 +1,98 @@
+"""What the text side must reach, as data: on 2 CPU cores in float32, and on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Results = dict[str, dict[str, Any]]  # key of a case → its result
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A number that must be at least (or at most) a limit."""
+
+    text: str
+    keys: tuple[str, ...]  # the cases that it needs
+    value: Callable[[Results], float]
+    least: float | None = None
+    most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        return (self.least is None or value >= self.least) and (
+            self.most is None or value <= self.most
+        )
+
+
+def _faster(text: str, key: str, least: float) -> Bar:
+    return Bar(f"{text}: times faster", (key,), lambda r: r[key]["ratio"], least=least)
+
+
+def _share(key: str, field: str, text: str, most: float) -> Bar:
+    def value(results: Results) -> float:
+        return results[key][f"ours_{field}"] / results[key][f"plain_{field}"]
+
+    return Bar(text, (key,), value, most=most)
+
+
+def _peak(key: str) -> Bar:
+    text = f"{key}: share of the matmul peak"
+    return Bar(text, (key,), lambda r: r[key]["share_of_peak"], least=0.5)
+
+
+def _text_once(key: str) -> Bar:
+    return Bar(
+        "CoOp, later test batches: time over the image side's",
+        (key,),
+        lambda r: r[key]["ours_seconds"] / r[key]["image_seconds"],
+        most=1.1,
+    )
+
+
+CPU_BARS = (
+    _faster("CoOp, text, 50 classes", "text CoOp 50 b1", 25),
+    _faster("CoCoOp, text, 50 classes, batch 1", "text CoCoOp 50 b1", 25),
+    _faster("CoOp, text, 50 classes, middle", "text CoOp 50 b1 middle", 10),
+    _faster("CoOp, text, 50 classes, front", "text CoOp 50 b1 front", 6),
+    _faster("CoOp, text, 50 classes, class-specific", "text CoOp 50 b1 csc", 6),
+    _faster("CoCoOp, step, 50 classes, batch 1", "step CoCoOp 50 b1", 14),
+    _faster("CoCoOp, step, 500 classes, batch 1", "step CoCoOp 500 b1", 25),
+    _faster("CoCoOp, step, 5 classes, batch 4", "step CoCoOp 5 b4", 5),
+    _faster("CoOp, step, 500 classes, batch 32", "step CoOp 500 b32", 10),
+    _faster("CoCoOp, test, 50 classes, batch 10", "test CoCoOp 50 b10", 15),
+    _text_once("test CoOp 50 b10"),
+    _share("step CoOp 50 b32", "bytes", "CoOp, step, 50 classes, batch 32: memory over plain", 0.1),
+    _share("step CoCoOp 100 b1", "bytes", "CoCoOp, step, 100 classes: memory over plain", 0.1),
+    _share("text CoOp 50 b1", "flops", "CoOp, text, 50 classes: FLOPs over plain", 0.05),
+    _share("text CoCoOp 50 b1", "flops", "CoCoOp, text, 50 classes: FLOPs over plain", 0.05),
+    *(_peak(f"text {method} {n} b1") for method in ("CoOp", "CoCoOp") for n in (50, 500)),
+)
+
+
+def _seconds(text: str, key: str, most: float) -> Bar:
+    return Bar(f"{text}: seconds", (key,), lambda r: r[key]["ours_seconds"], most=most)
+
+
+GPU_BARS = (  # of the H200 class, fp16
+    _seconds("CoCoOp, step, 5 classes, batch 4", "step CoCoOp 5 b4", 0.003),
+    _seconds("CoCoOp, step, 1000 classes, batch 1", "step CoCoOp 1000 b1", 0.025),
+)
+BARS = {"cpu": CPU_BARS, "cuda": GPU_BARS}
+
+
+def failures(results: list[dict[str, Any]], bars: tuple[Bar, ...]) -> int:
+    """Prints each bar with pass or fail; returns how many fail or were not measured."""
+    by_key = {result["key"]: result for result in results}
+    failed = 0
+    for bar in bars:
+        if all(key in by_key for key in bar.keys):
+            value = bar.value(by_key)
+            verdict = "pass" if bar.holds(value) else "FAIL"
+            shown = f"{value:.3g}"
+        else:
+            verdict, shown = "not measured", "-"
+        failed += verdict != "pass"
+        limit = f"at least {bar.least}" if bar.most is None else f"at most {bar.most}"
+        print(f"{verdict:12} {bar.text}: {shown} ({limit})")
+    return failed

@@ -1,0 +1,114 @@
+"""How benchmarks measure: times by turns, memory by high-water mark, operations by counting."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.frozen_linear import BACKENDS, default_backend
+
+Work = Callable[[], Any]
+
+
+def by_turns(works: dict[str, Work], device: torch.device, seconds: float) -> dict[str, list]:
+    """Times each work again and again, one after the other.
+
+    Args:
+        works: what to do, by name. Do each once before, or one-time costs are timed.
+        device: waited for before and after.
+        seconds: stop after this time, but not before three rounds (one if rounds take a minute).
+
+    Returns:
+        Seconds of each round, by name.
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    start = time.perf_counter()
+    rounds, passed = 0, 0.0
+    while rounds < (1 if passed > 60 else 3) or (rounds < 50 and passed < seconds):
+        for name, work in works.items():
+            times[name].append(_seconds(work, device))
+        rounds, passed = rounds + 1, time.perf_counter() - start
+    return times
+
+
+def _seconds(work: Work, device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ratio_of(times: dict[str, list[float]]) -> float | None:
+    """Median of plain / ours over neighbouring rounds: other programs slow both down."""
+    if "plain" not in times:
+        return None
+    return statistics.median(a / b for a, b in zip(times["plain"], times["ours"]))
+
+
+def added_memory(work: Work, device: torch.device) -> int | None:
+    """Returns the bytes that a work adds at its peak to what was there before.
+
+    On a CPU: the resident memory's high-water mark, which Linux can set back; None elsewhere. On a
+    GPU: torch's own high-water mark. Do the work once before, or one-time costs are counted.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    status = Path("/proc/self/status")
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # free memory would hide what the work takes
+        Path("/proc/self/clear_refs").write_text("5")  # sets the mark back
+    except OSError:
+        return None
+    before = _status(status, "VmRSS")
+    work()
+    return _status(status, "VmHWM") - before
+
+
+def _status(path: Path, key: str) -> int:
+    return int(re.search(rf"{key}:\s+(\d+) kB", path.read_text()).group(1)) * 1024
+
+
+def _count_linear(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * x_shape.numel() * weight_shape[0]
+
+
+def count_flops(work: Work) -> int:
+    """Returns the floating-point operations of all matrix products, two per multiply-add."""
+    mapping = {}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        mapping[torch.ops.mkldnn._linear_pointwise] = _count_linear
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Returns the best rate of large products, in flop/s, for each backend of frozen layers."""
+    names = BACKENDS if default_backend(device, dtype) == "onednn" else ("torch",)
+    peak = {}
+    for name in names:
+        for rows, width, out in ((2048, 2048, 2048), (768, 512, 2048), (256, 2048, 512)):
+            x = torch.randn(rows, width, device=device, dtype=dtype)
+            product = BACKENDS[name](torch.randn(out, width, device=device, dtype=dtype))
+            best = min(_seconds(lambda: product(x), device) for _ in range(30))  # noqa: B023
+            peak[name] = max(peak.get(name, 0.0), 2 * rows * width * out / best)
+    return peak

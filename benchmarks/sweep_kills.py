@@ -1,0 +1,97 @@
+"""Kills a sweep again and again, and compares what it ends with to one that was left alone.
+
+    python benchmarks/sweep_kills.py --kills 5 --out output/kills
+
+The base-to-new sweep on the embedded default: zero-shot, ensemble, linear probe, CoOp and CoCoOp,
+three seeds. Writes `benchmarks/results/sweep_kills.json` and prints it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_run
+from dassl.utils import write_json
+from dassl.utils.results import read_records
+from sweep.request import Request
+from sweep.state import can_resume, record_of
+
+REQUEST = Request("base2new", trainers=("all",), datasets=("digits",))
+RESULT = ROOT / "benchmarks" / "results" / "sweep_kills.json"
+
+
+def start(out: Path, name: str) -> subprocess.Popen:
+    place = ["--root", str(out / "data"), "--output", str(out / name), "--jobs", "2"]
+    command = [sys.executable, "-m", "sweep", "run", *REQUEST.flags().split(), *place]
+    log = (out / f"{name}.txt").open("a")
+    return subprocess.Popen(command, cwd=ROOT, stdout=log, start_new_session=True)
+
+
+def finished(output: Path) -> dict[str, float]:
+    """Returns title → accuracy of the runs that are finished."""
+    records = {run.title: record_of(run, output) for run in REQUEST.runs()}
+    return {title: r["metrics"]["accuracy"] for title, r in records.items() if r is not None}
+
+
+def whole(out: Path) -> float:
+    """Returns the seconds that the sweep takes when it is left alone."""
+    begin = time.perf_counter()
+    if start(out, "whole").wait() != 0:
+        raise SystemExit(f"the sweep failed: see {out}/whole.txt")
+    return time.perf_counter() - begin
+
+
+def broken(out: Path, kills: int, seconds: float) -> list[dict]:
+    """Kills the sweep `kills` times at random moments, then lets it end; returns what was there."""
+    draw, history = random.Random(0), []
+    for _ in range(kills):
+        process = start(out, "broken")
+        time.sleep(draw.uniform(0.1, 0.45) * seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        done = finished(out / "broken")
+        halves = [r for r in REQUEST.runs() if r.title not in done]
+        halves = [r for r in halves if can_resume(r, out / "broken")]
+        history.append({"finished": len(done), "to_resume": len(halves)})
+    if start(out, "broken").wait() != 0:
+        raise SystemExit(f"the sweep failed: see {out}/broken.txt")
+    return history
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("output/kills"))
+    args = parser.parse_args()
+    out = args.out.absolute()
+    out.mkdir(parents=True)
+    seconds = whole(out)
+    history = broken(out, args.kills, seconds)
+    runs = REQUEST.runs()
+    counts = [len(list(read_records(r.folder(out / "broken") / "results.jsonl"))) for r in runs]
+    command = ["python", "benchmarks/sweep_kills.py", "--kills", str(args.kills)]
+    result = {
+        **describe_run(command),
+        "runs": len(runs),
+        "seconds_left_alone": round(seconds, 1),
+        "after_each_kill": history,
+        "same_accuracies": finished(out / "whole") == finished(out / "broken"),
+        "runs_evaluated_more_than_once": sum(count > 1 for count in counts),
+    }
+    write_json(result, RESULT)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""CoOp and CoCoOp beside the papers' formulas as they stand, in one process, by turns.
+
+    python benchmarks/text_encoding.py --json benchmarks/results/text_encoding_cpu.json
+    python benchmarks/text_encoding.py --check      # the cases that bars need, then the bars
+
+The plain path is `benchmarks/plain.py`: 77 positions, CLIP's own modules, CoCoOp image by image.
+Weights are random, of the size of ViT-B/16. 5 classes are EuroSAT's base classes, 50 and 100 are
+Caltech101's, more are ImageNet's. Before anything is timed, both paths' numbers are compared.
+
+Parts: "text" is the text features' forward and backward pass, "image" the image features, "step" a
+training step (image, text, loss, backward, optimizer), "test" a batch of an evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from clip.model import convert_weights
+
+import trainers
+from benchmarks import plain
+from benchmarks.bars import BARS, failures
+from benchmarks.machine import describe_run
+from benchmarks.measure import Work, added_memory, by_turns, count_flops, matmul_peak, ratio_of
+from dassl.config import get_cfg_default
+from dassl.utils import write_json
+from trainers import cocoop, coop
+from trainers.clip_utils import CLIP, freeze
+from trainers.frozen_linear import default_backend
+from trainers.text_encoder import free_bytes
+
+N_CTX = {"CoOp": 16, "CoCoOp": 4}  # of the papers
+NAMES = (("eurosat", 5), ("caltech101", 100), ("imagenet", 1000))  # up to how many classes
+# The plain path keeps this much a prompt in a training step at this size (13.7 GB for 500 prompts).
+PLAIN_BYTES_PER_PROMPT = 28 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured; `key` names it in results and bars."""
+
+    part: str  # text, image, step, test
+    method: str  # CoOp, CoCoOp
+    n_cls: int
+    batch: int = 1
+    position: str = "end"
+    csc: bool = False
+    n_ctx: int | None = None  # None: the paper's
+
+    @property
+    def key(self) -> str:
+        words = [self.part, self.method, str(self.n_cls), f"b{self.batch}"]
+        words += [self.position] if self.position != "end" else []
+        words += ["csc"] if self.csc else []
+        return " ".join(words)
+
+
+CASES = (
+    *(Case("text", "CoOp", n) for n in (5, 50, 100, 500, 1000)),
+    *(Case("text", "CoCoOp", n) for n in (5, 50, 100, 500, 1000)),
+    *(Case("text", "CoCoOp", n, 4) for n in (5, 50)),
+    Case("text", "CoOp", 50, position="middle", n_ctx=4),
+    Case("text", "CoOp", 50, position="front", n_ctx=4),
+    Case("text", "CoOp", 50, csc=True, n_ctx=4),
+    *(Case("image", "CoOp", 5, b) for b in (1, 4, 32)),
+    *(Case("step", "CoOp", n, b) for n in (5, 50, 100, 500, 1000) for b in (1, 4, 32)),
+    *(Case("step", "CoCoOp", n, b) for n in (5, 50, 100, 500, 1000) for b in (1, 4)),
+    Case("step", "CoCoOp", 5, 32),
+    *(Case("test", method, n, 10) for method in ("CoOp", "CoCoOp") for n in (5, 50)),
+)
+
+
+class Bench:
+    """A CLIP of ViT-B/16 size with random weights, and both paths' works on it."""
+
+    def __init__(self, device: torch.device, precision: str, names: dict[str, list[str]]) -> None:
+        torch.manual_seed(0)
+        self.device, self.precision, self.names = device, precision, names
+        clip_model = CLIP(512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
+        freeze(clip_model)
+        if precision == "fp16":
+            convert_weights(clip_model)  # all but norms and embeddings
+        self.clip = clip_model.to(device).eval()
+
+    def model(self, case: Case) -> nn.Module:
+        cfg = get_cfg_default()
+        trainers.extend_cfg(cfg)
+        cfg.TRAINER.COOP.CLASS_TOKEN_POSITION = case.position
+        cfg.TRAINER.COOP.CSC = case.csc
+        n_ctx = case.n_ctx or N_CTX[case.method]
+        cfg.TRAINER.COOP.N_CTX = cfg.TRAINER.COCOOP.N_CTX = n_ctx
+        module = {"CoOp": coop, "CoCoOp": cocoop}[case.method]
+        torch.manual_seed(1)
+        data_set = next(name for name, most in NAMES if case.n_cls <= most)
+        with contextlib.redirect_stdout(io.StringIO()):
+            model = module.CustomCLIP(cfg, self.names[data_set][: case.n_cls], self.clip)
+        return model.to(self.device)
+
+    def works(self, case: Case) -> dict[str, Work]:
+        """Returns the case done by the plain path and by ours; each returns tensors to compare."""
+        model = self.model(case)
+        torch.manual_seed(2)
+        image = torch.randn(case.batch, 3, 224, 224, device=self.device)
+        return getattr(self, f"_{case.part}")(case, model, image)
+
+    def _text(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+        features = F.normalize(torch.randn(case.batch, 512, device=self.device), dim=-1)
+
+        def plain_features() -> Tensor:
+            if case.method == "CoOp":
+                return plain.coop_features(model, self.clip, case.position)
+            return plain.cocoop_features(model, self.clip, features)
+
+        def our_features() -> Tensor:
+            return model.text_features(*([] if case.method == "CoOp" else [features]))
+
+        weights = torch.randn(our_features().shape, device=self.device)
+        learned = list(model.prompt_learner.parameters())
+
+        def both_passes(encode: Work) -> Work:
+            def work() -> list[Tensor]:
+                out = encode()
+                return [out.detach(), *torch.autograd.grad((out * weights).sum(), learned)]
+
+            return work
+
+        return {"plain": both_passes(plain_features), "ours": both_passes(our_features)}
+
+    def _image(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+        def plain_features() -> list[Tensor]:
+            return [F.normalize(self.clip.encode_image(image), dim=-1)]
+
+        return {"plain": plain_features, "ours": lambda: [model.encode_image(image)]}
+
+    def _logits(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+        path = plain.coop_logits if case.method == "CoOp" else plain.cocoop_logits
+        return {"plain": lambda: path(model, self.clip, image), "ours": lambda: model(image)}
+
+    def _step(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+        label = torch.arange(case.batch, device=self.device) % case.n_cls
+        # A rate of zero: each step costs what it costs, and both paths stay comparable.
+        optim = torch.optim.SGD(model.prompt_learner.parameters(), lr=0.0, momentum=0.9)
+
+        def step(forward: Work) -> Work:
+            def work() -> list[Tensor]:
+                logits = forward()
+                optim.zero_grad()
+                F.cross_entropy(logits, label).backward()
+                optim.step()
+                return [logits.detach(), *(p.grad for p in model.prompt_learner.parameters())]
+
+            return work
+
+        return {name: step(work) for name, work in self._logits(case, model, image).items()}
+
+    def _test(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+        model.eval()
+
+        def without_gradient(forward: Work) -> Work:
+            def work() -> list[Tensor]:
+                with torch.no_grad():
+                    return [forward()]
+
+            return work
+
+        works = {n: without_gradient(w) for n, w in self._logits(case, model, image).items()}
+        # With CoOp the text is encoded in the first batch; what is timed are the others.
+        return {**works, "image": without_gradient(lambda: model.encode_image(image))}
+
+
+def largest_difference(works: dict[str, Work]) -> float | None:
+    """Runs what there is once; returns the largest difference relative to the largest number."""
+    if "plain" not in works:
+        works["ours"]()
+        return None
+    plain_result, ours = ([t.clone() for t in works[name]()] for name in ("plain", "ours"))
+    pairs = zip(plain_result, ours)
+    return max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
+
+
+def measure(bench: Bench, case: Case, seconds: float, room: int) -> dict[str, Any]:
+    """Measures a case; without the plain path where that would need more than `room` bytes."""
+    works = bench.works(case)
+    prompts = case.n_cls * (case.batch if case.method == "CoCoOp" else 1)
+    if case.part in ("text", "step") and prompts * PLAIN_BYTES_PER_PROMPT > room:
+        del works["plain"]
+    difference = largest_difference(works)
+    allowed = 2e-3 if bench.precision == "fp32" else 0.5
+    if difference is not None and difference > allowed:
+        raise AssertionError(f"{case.key}: the paths differ by {difference:.1e}")
+    times = by_turns(works, bench.device, seconds)
+    result = {"key": case.key, **dataclasses.asdict(case)}
+    result |= {"n_ctx": case.n_ctx or N_CTX[case.method], "difference": difference}
+    result |= {"ratio": ratio_of(times), "all_seconds": times}
+    for name in times:
+        result[f"{name}_seconds"] = statistics.median(times[name])
+        if name == "plain" and case.n_cls > 100:
+            continue  # minutes, and nothing new
+        result[f"{name}_flops"] = count_flops(works[name])
+        result[f"{name}_bytes"] = added_memory(works[name], bench.device)
+    return result
+
+
+def select(args: argparse.Namespace) -> list[Case]:
+    cases = list(CASES)
+    if args.check and not args.json:
+        needed = {key for bar in BARS[args.device] for key in bar.keys}
+        cases = [case for case in cases if case.key in needed]
+    if args.quick:
+        cases = [case for case in cases if case.n_cls <= 50 and case.batch <= 10]
+    return [case for case in cases if not args.only or any(o in case.key for o in args.only)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="say which bars hold; fail if not all")
+    parser.add_argument("--quick", action="store_true", help="at most 50 classes, 10 images")
+    parser.add_argument("--only", nargs="+", help="parts of keys, such as 'text CoOp 50'")
+    parser.add_argument("--seconds", type=float, default=20, help="for each case, about")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "fp16"))
+    parser.add_argument("--json", help="file for the results")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    names = json.loads((ROOT / "datasets/classnames.json").read_text(encoding="utf-8"))
+    report = {**describe_run(), "threads": torch.get_num_threads(), "results": []}
+    dtype = torch.float16 if args.precision == "fp16" else torch.float32
+    report |= {"precision": args.precision, "backend": default_backend(device, dtype)}
+    report["peak_flops_per_s"] = matmul_peak(device, dtype)
+    bench = Bench(device, args.precision, names)
+    room = int(0.8 * free_bytes(device))
+    for case in select(args):
+        result = measure(bench, case, args.seconds, room)
+        peak = max(report["peak_flops_per_s"].values())
+        result["share_of_peak"] = result["ours_flops"] / result["ours_seconds"] / peak
+        report["results"].append(result)
+        print(_line(result), flush=True)
+        if args.json:
+            write_json(report, args.json)
+    return failures(report["results"], BARS[args.device]) if args.check else 0
+
+
+def _line(result: dict[str, Any]) -> str:
+    ratio = "-" if result["ratio"] is None else f"{result['ratio']:.1f}x"
+    plain_s = f"{result['plain_seconds']:.3f}" if result["ratio"] else "-"
+    return (
+        f"{result['key']:24} plain {plain_s:>7} s, ours {result['ours_seconds']:.4f} s, "
+        f"{ratio:>6}, {result['ours_flops'] / 1e9:.1f} GFLOP, "
+        f"{100 * result['share_of_peak']:.0f}% of peak, "
+        f"{(result['ours_bytes'] or 0) / 2**20:.0f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

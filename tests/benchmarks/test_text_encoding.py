@@ -1,0 +1,84 @@
+"""The benchmark's own parts: bars, tables, counting and timing."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from benchmarks.bars import BARS, failures
+from benchmarks.measure import added_memory, by_turns, count_flops, ratio_of
+from benchmarks.performance_tables import DOCUMENT, fill
+from benchmarks.text_encoding import CASES
+
+CPU = torch.device("cpu")
+
+
+def result(key: str, **values) -> dict:
+    part, method, n_cls, batch, *_ = key.split()
+    return {
+        "key": key,
+        "part": part,
+        "method": method,
+        "n_cls": int(n_cls),
+        "batch": int(batch[1:]),
+        "position": "end",
+        "csc": False,
+        "ratio": 100.0,
+        "plain_seconds": 1.0,
+        "ours_seconds": 0.01,
+        "image_seconds": 0.01,
+        "plain_flops": 10**12,
+        "ours_flops": 10**10,
+        "plain_bytes": 10**9,
+        "ours_bytes": 10**7,
+        "share_of_peak": 0.7,
+        **values,
+    }
+
+
+def test_bars_name_cases_that_exist():
+    keys = {case.key for case in CASES}
+    assert len(keys) == len(CASES)
+    assert {key for bars in BARS.values() for bar in bars for key in bar.keys} <= keys
+
+
+def test_failures(capsys):
+    bars = BARS["cpu"]
+    results = [result(case.key) for case in CASES]
+    assert failures(results, bars) == 0
+    assert capsys.readouterr().out.count("pass ") == len(bars)
+    slow = [r if r["key"] != "step CoCoOp 5 b4" else {**r, "ratio": 4.9} for r in results]
+    assert failures(slow, bars) == 1
+    assert "FAIL         CoCoOp, step, 5 classes, batch 4" in capsys.readouterr().out
+    assert failures([], bars) == len(bars)
+
+
+def test_document_can_be_filled():
+    report = {
+        "time": "2022-01-01T00:00:00",
+        "command": "python x",
+        "cpu": "a processor",
+        "gpu": None,
+        "threads": 2,
+        "torch": "2",
+        "commit": "abc",
+        "precision": "fp32",
+        "backend": "torch",
+        "peak_flops_per_s": {"torch": 1e11},
+        "results": [result(case.key, ratio=None) for case in CASES],
+    }
+    filled = fill(DOCUMENT.read_text(encoding="utf-8"), json.loads(json.dumps(report)))
+    assert "| CoCoOp, 500 classes, batch 4 | 1.000 s | 0.010 s | – | 1,000 → 10 | 70% |" in filled
+    assert "on a processor (2 threads; GPU: none)" in filled
+    assert fill(filled, report) == filled
+
+
+def test_measuring():
+    x = torch.randn(64, 128)
+    assert count_flops(lambda: x @ x.t()) == 2 * 64 * 128 * 64
+    times = by_turns({"plain": lambda: x @ x.t(), "ours": lambda: None}, CPU, 0.01)
+    assert len(times["plain"]) == len(times["ours"]) >= 3
+    assert ratio_of({"plain": [2.0, 6.0, 4.0], "ours": [1.0, 2.0, 1.0]}) == 3.0
+    added = added_memory(lambda: torch.ones(10**7), CPU)
+    assert added is None or added > 3.9e7

@@ -1,0 +1,49 @@
+"""The shell scripts keep upstream's names and arguments, and say what they would do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweep.run import ROOT
+
+CASES = {  # script and arguments → lines of the plan
+    "coop/main.sh caltech101 rn50_ep50 end 16 1 False": [
+        "caltech101, all classes, 1 shots, seed 3"
+    ],
+    "coop/eval.sh imagenetv2 rn50_ep50": ["CoOp imagenetv2 (from imagenet), test all classes"],
+    "coop/zeroshot.sh eurosat rn50": ["ZeroshotCLIP eurosat, all classes, zero-shot"],
+    "cocoop/base2new_train.sh dtd 2": ["1 runs", "CoCoOp dtd, base classes, 16 shots, seed 2"],
+    "cocoop/base2new_test.sh dtd 2": ["2 runs", "CoCoOp dtd, test new classes, seed 2"],
+    "cocoop/xd_train.sh imagenet 1": ["1 runs", "CoCoOp imagenet, all classes, 16 shots, seed 1"],
+    "cocoop/xd_test.sh imagenet_r 1": ["1 runs", "CoCoOp imagenet_r (from imagenet), test all"],
+    "slurm_array.sh cocoop-2": ["66 runs"],
+}
+
+
+def call(line: str, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess:
+    script, *arguments = line.split()
+    environment = {**os.environ, "DATA": str(tmp_path), "OUTPUT": str(tmp_path / "out")}
+    environment["PYTHON"] = sys.executable
+    command = ["bash", str(ROOT / "scripts" / script), *arguments, *flags]
+    return subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", CASES)
+def test_plan(line: str, tmp_path: Path):
+    result = call(line, tmp_path, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    for expected in CASES[line]:
+        assert expected in result.stdout
+
+
+@pytest.mark.parametrize("script", [line.split()[0] for line in CASES])
+def test_usage(script: str, tmp_path: Path):
+    result = call(script, tmp_path)
+    assert result.returncode == 2
+    assert "usage: " in result.stderr
