@@ -371,7 +371,7 @@ def store_in(folder: Path) -> tuple[str, ...]:
 
 
 def test_sweep_encodes_each_test_image_once(data, tmp_path, encoded):
-    """Zero-shot, CoOp and CoCoOp, base to new, over three seeds; CPU: all are in fp32."""
+    """Zero-shot, CoOp and CoCoOp, base to new, over three seeds; then a linear probe."""
     n_train, n_test = 10, 15
     trained = 0
     for seed in (1, 2, 3):
@@ -392,9 +392,18 @@ def test_sweep_encodes_each_test_image_once(data, tmp_path, encoded):
     assert len(list((tmp_path / "store").iterdir())) == 1  # one space
     noted = [next(read_records(p))["images_encoded"] for p in tmp_path.rglob("results.jsonl")]
     assert sorted(noted) == [0] * 16 + [n_test] * 2
+    encoded.clear()
+    run(data, tmp_path / "probe", *store_in(tmp_path / "store"), trainer="LinearProbe")
+    (record,) = read_records(tmp_path / "probe/results.jsonl")
+    assert record["images_encoded"] == 0
+    assert sum(encoded) == 2 * n_train  # two shots and two validation images a class, unaugmented
+    run(data, tmp_path / "again", *store_in(tmp_path / "store"), trainer="LinearProbe")
+    assert sum(encoded) == 2 * n_train
 
 
-@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp"])
+@pytest.mark.parametrize(
+    "trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe", "CoOp", "CoCoOp"]
+)
 def test_same_results_as_without_a_store(data, tmp_path, encoded, trainer):
     flags = {**(COCOOP if trainer == "CoCoOp" else {}), "trainer": trainer}
     options = {

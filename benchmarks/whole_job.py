@@ -1,0 +1,256 @@
+"""Whole jobs, from the command line to the last accuracy, ours beside the plain path.
+
+    python benchmarks/whole_job.py --json benchmarks/results/whole_job_cpu.json --check
+
+A job trains a method on the base classes and tests the base and the new ones. Each run is a process
+of its own. The plain path (the papers' formulas as they stand, `benchmarks.plain`) would take
+hours: it does a few steps and test images, we a share of the epochs and test images, and both are
+scaled to the whole job. What happens once is not scaled: start-up, folding weights, our first
+epoch; the plain path's first step, a slow one, does not count at all. Both take turns, round by
+round, so that other programs disturb both alike; a ratio is the median over rounds. `--whole` runs
+ours at full length.
+
+Per round: plain; ours from cold (nothing stored); ours as the second method of a seed, with
+MODEL.FIXED_VIEWS, after another method has stored its views and test features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_run
+from benchmarks.whole_job_data import REAL, SHAPES, SMALL, Shape, write_data, write_weights
+from dassl.utils import write_json
+
+PARTS = ("start", "data", "image", "text", "test")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a method does on a data set."""
+
+    name: str
+    shape: Shape
+    method: str
+    batch: int
+    epochs: int
+    plain_steps: int
+    plain_test: int  # images of base, and of new classes
+
+    @property
+    def steps(self) -> int:
+        return self.shape.n_base * self.shape.train // self.batch * self.epochs
+
+
+JOBS = (
+    # The homework: batch 4, 100 epochs
+    Job("eurosat CoCoOp", SHAPES["eurosat"], "CoCoOp", 4, 100, 6, 20),
+    Job("eurosat CoOp", SHAPES["eurosat"], "CoOp", 4, 100, 6, 100),
+    # As in the papers: CoOp 50 epochs of batches of 32, CoCoOp 10 epochs of single images
+    Job("caltech101 CoCoOp", SHAPES["caltech101"], "CoCoOp", 1, 10, 4, 8),
+    Job("caltech101 CoOp", SHAPES["caltech101"], "CoOp", 32, 50, 2, 100),
+)
+OTHER = {"CoOp": "CoCoOp", "CoCoOp": "CoOp"}
+
+# (job, what, at least); of the whole job's seconds
+CPU_BARS = (
+    ("eurosat CoCoOp", "cold_ratio", 5.5),
+    ("eurosat CoCoOp", "second_ratio", 20.0),
+)
+GPU_SECONDS = ("eurosat CoCoOp", 30.0)  # on a GPU of the H200 class, run as a whole
+
+
+def run(request: dict[str, Any]) -> dict[str, float]:
+    """Runs `whole_job_runs` in a process of its own and returns its seconds."""
+    command = [sys.executable, str(ROOT / "benchmarks/whole_job_runs.py")]
+    request = {**request, "started": time.time()}
+    done = subprocess.run(
+        [*command, json.dumps(request)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{request['path']} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def whole_plain(job: Job, took: dict[str, float]) -> float:
+    """Scales steps and test images to the whole job: seconds."""
+    base, new = job.shape.test
+    return (
+        took["start"] + job.steps * took["step"] + base * took["test_base"] + new * took["test_new"]
+    )
+
+
+def whole_ours(job: Job, took: dict[str, Any], test: tuple[int, ...]) -> dict[str, float]:
+    """Scales epochs and test images to the whole job: seconds by part."""
+    first, *rest = took["epochs"]
+    train = {
+        key: first[key] + (job.epochs - 1) * statistics.mean(lap[key] for lap in rest or [first])
+        for key in first
+    }
+    tests = sum(job.shape.test) / sum(test)
+    in_test = [took.get(f"test/{part}", 0.0) for part in ("data", "image")]
+    parts = {
+        "start": took["start"],
+        "data": train["train/data"] + tests * in_test[0],
+        "image": train["train/image"] + tests * in_test[1],
+    }
+    total = parts["start"] + train["train"] + tests * took["test"]
+    parts["test"] = tests * (took["test"] - sum(in_test))  # but for images and data
+    parts["text"] = total - sum(parts.values())
+    return {"total": total, **{part: parts[part] for part in PARTS}}
+
+
+def request_for(job: Job, args: argparse.Namespace, folder: Path, epochs: int) -> dict[str, Any]:
+    return {
+        "data": str(folder / job.shape.folder),
+        "weights": str(folder / "weights.pt"),
+        "dataset": job.shape.dataset,
+        "shots": job.shape.train,
+        "pixels": args.sizes[1],
+        "batch": job.batch,
+        "epochs": epochs,
+        "plain_steps": job.plain_steps,
+        "plain_test": job.plain_test,
+        "threads": args.threads,
+        "fixed_views": False,
+    }
+
+
+def measure(job: Job, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Runs all paths of a job `args.rounds` times, by turns."""
+    epochs = job.epochs if args.whole else max(3, round(job.epochs * args.share))
+    test = tuple(
+        n if args.whole else max(job.plain_test, round(n * args.share)) for n in job.shape.test
+    )
+    if not (folder / job.shape.folder).exists():
+        write_data(folder / job.shape.folder, job.shape, test)
+    common = request_for(job, args, folder, epochs)
+    rounds: list[dict[str, Any]] = []
+    for number in range(args.rounds):
+
+        def ours(method: str, store: str, number: int = number, **more: Any) -> dict[str, float]:
+            with tempfile.TemporaryDirectory(dir=folder) as output:
+                where = {"store": str(folder / f"{store}{number}"), "output": output}
+                request = {**common, **where, **more, "method": method, "path": "ours"}
+                return whole_ours(job, run(request), test)
+
+        entry: dict[str, Any] = {}
+        if not args.ours_only:
+            request = {**common, "store": "", "output": str(folder), "method": job.method}
+            took = run({**request, "path": "plain"})
+            entry["plain"] = {"total": whole_plain(job, took), **took}
+        entry["cold"] = ours(job.method, f"{job.name}-cold")
+        if not args.whole:
+            ours(OTHER[job.method], f"{job.name}-warm", fixed_views=True)
+            entry["second"] = ours(job.method, f"{job.name}-warm", fixed_views=True)
+        rounds.append(entry)
+    return summary(job, rounds, epochs, test)
+
+
+def summary(
+    job: Job, rounds: list[dict[str, Any]], epochs: int, test: tuple[int, ...]
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "job": job.name,
+        "done": {"epochs": epochs, "of": job.epochs, "test_images": list(test)},
+        "rounds": rounds,
+    }
+    for path in rounds[0]:
+        result[path] = {
+            key: statistics.median(entry[path][key] for entry in rounds) for key in rounds[0][path]
+        }
+        if path != "plain" and "plain" in rounds[0]:
+            ratios = [entry["plain"]["total"] / entry[path]["total"] for entry in rounds]
+            result[f"{path}_ratio"] = statistics.median(ratios)
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    print(result["job"])
+    for path in ("plain", "cold", "second"):
+        if path in result:
+            split = ", ".join(f"{p} {result[path][p]:.1f}" for p in PARTS if path != "plain")
+            ratio = result.get(f"{path}_ratio")
+            times = f", {ratio:.1f} times faster" if ratio else ""
+            print(f"  {path:6} {result[path]['total']:9.1f} s  {split}{times}", flush=True)
+
+
+def check(results: list[dict[str, Any]]) -> int:
+    """Prints each bar with pass or fail; returns how many fail or were not measured."""
+    by_job = {result["job"]: result for result in results}
+    if torch.cuda.is_available():
+        name, most = GPU_SECONDS
+        rows = [
+            (f"{name}: seconds", by_job.get(name, {}).get("cold", {}).get("total"), most, False)
+        ]
+    else:
+        rows = [
+            (f"{name}: {what}", by_job.get(name, {}).get(what), least, True)
+            for name, what, least in CPU_BARS
+        ]
+    failed = 0
+    for text, value, limit, at_least in rows:
+        holds = value is not None and (value >= limit if at_least else value <= limit)
+        verdict = "pass" if holds else "FAIL" if value is not None else "not measured"
+        shown = "-" if value is None else f"{value:.2f}"
+        print(f"{verdict:12} {text}: {shown} ({'at least' if at_least else 'at most'} {limit})")
+        failed += not holds
+    return failed
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add(
+        "--jobs",
+        nargs="+",
+        default=[job.name for job in JOBS],
+        help="names, such as 'eurosat CoOp'",
+    )
+    add("--rounds", type=int, default=3)
+    add("--share", type=float, default=0.05, help="of ours' epochs and test images, then scaled")
+    add("--whole", action="store_true", help="ours at full length, and not as a second method")
+    add("--ours-only", action="store_true", help="without the plain path")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--quick", action="store_true", help="a tiny model and one round: does it run at all?")
+    add("--json", help="file for the results")
+    add("--check", action="store_true", help="exit with 1 if a bar is missed")
+    args = parser.parse_args()
+    args.sizes = SMALL if args.quick else REAL
+    if args.quick:
+        args.rounds, args.threads = 1, 1  # for models this small, threads cost time
+    return args
+
+
+def main() -> int:
+    args = parse()
+    report: dict[str, Any] = {**describe_run(), "threads": args.threads, "results": []}
+    report["model"] = dict(zip(("embed", "pixels", "layers", "width", "patch"), args.sizes))
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(Path(folder) / "weights.pt", args.sizes)
+        for job in JOBS:
+            if job.name in args.jobs:
+                result = measure(job, args, Path(folder))
+                report["results"].append(result)
+                show(result)
+                if args.json:
+                    write_json(report, args.json)
+    return int(bool(check(report["results"]))) if args.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
