@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from dassl.utils import write_json
-from dassl.utils.files import PathLike
+from dassl.utils.files import PathLike, user_cache_home
 
 
 def user_cache(dataset_dir: PathLike) -> Path:
     """Returns the folder for one data set in the user's cache, keyed by where the data set lies."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     path = Path(dataset_dir).absolute()
     key = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    return base / "prompt-learning" / f"{path.name}-{key}"
+    return user_cache_home() / f"{path.name}-{key}"
 
 
 def places(dataset_dir: PathLike, name: str) -> tuple[Path, Path]:

@@ -89,7 +89,7 @@ class CustomCLIP(BaseCustomCLIP):
         return normalize(self.text_encoder(learner.context(image_features), learner.layout))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → logits (B, C)."""
+        """Images (B, 3, H, W), or their features (B, E) → logits (B, C)."""
         image_features = self.encode_image(image)  # (B, E)
         text_features = self.text_features(image_features)  # (B, C, E)
         return self.logit_scale.exp() * torch.einsum("be,bce->bc", image_features, text_features)
@@ -100,6 +100,7 @@ class CoCoOp(PromptTrainer):
     """Conditional context optimization, https://arxiv.org/abs/2203.05557."""
 
     config_node = "COCOOP"
+    frozen_image_side = True
 
     def build_custom_clip(self, clip_model: CLIP) -> CustomCLIP:
         return CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)

@@ -95,7 +95,7 @@ class CustomCLIP(BaseCustomCLIP):
         return normalize(self.text_encoder(learner.context(), learner.layout)[0])
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → logits (B, C)."""
+        """Images (B, 3, H, W), or their features (B, E) → logits (B, C)."""
         return self.logit_scale.exp() * self.encode_image(image) @ self.text_features().t()
 
 
@@ -104,6 +104,7 @@ class CoOp(PromptTrainer):
     """Context optimization, https://arxiv.org/abs/2109.01134."""
 
     config_node = "COOP"
+    frozen_image_side = True
 
     @classmethod
     def config_problems(cls, cfg: CfgNode) -> list[str]:

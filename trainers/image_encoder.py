@@ -21,6 +21,9 @@ CPU_IMAGES = 8  # in a group; 4 to 16 were equally fast
 class ImageEncoder:
     """CLIP's image encoder without gradients. Not a module: the weights stay where they are.
 
+    Attributes:
+        images: how many were encoded so far.
+
     Args:
         visual: clip's VisionTransformer. Others, such as ModifiedResNet, run as they are.
         backend: who multiplies, a key of `frozen_linear.BACKENDS`; None: the faster one.
@@ -28,11 +31,13 @@ class ImageEncoder:
 
     def __init__(self, visual: nn.Module, backend: str | None = None) -> None:
         self.visual = visual
+        self.images = 0
         self._folded = Folded(self._fold, backend)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, E), not normalized."""
+        self.images += len(image)
         if not hasattr(self.visual, "class_embedding"):
             return self.visual(image)
         tower = self._folded.get(self.visual.parameters(), self.visual.conv1.weight.dtype)
@@ -42,6 +47,12 @@ class ImageEncoder:
 
     def _fold(self, dtype: torch.dtype, backend: str) -> _Tower:
         return _Tower(self.visual, dtype, backend)
+
+
+def normalize(features: Tensor) -> Tensor:
+    """Scales the last dimension to length 1, in float32 at least."""
+    features = features if features.dtype == torch.float64 else features.float()
+    return features / features.norm(dim=-1, keepdim=True)
 
 
 class _Tower:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import CheckpointError, ConfigError, load_pretrained_weights
 from dassl.utils.errors import not_one_of
@@ -23,10 +22,13 @@ from trainers.clip_utils import (
     load_clip,
     resolve_precision,
 )
-from trainers.image_encoder import ImageEncoder
+from trainers.image_encoder import ImageEncoder, normalize
+from trainers.image_features import FrozenImageSide
+
+__all__ = ["CustomCLIP", "PromptTrainer", "normalize"]
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(FrozenImageSide):
     """Trains `self.model.prompt_learner` by gradient descent; everything else stays as it is.
 
     A subclass sets `config_node` and defines `build_custom_clip(clip_model)`; `compute_loss` and
@@ -115,6 +117,13 @@ class PromptTrainer(TrainerX):
         with self.autocast():
             return self.model(input)
 
+    def image_encoder(self) -> ImageEncoder:
+        return self.model.frozen_image_encoder
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        with self.autocast():
+            return self.model.encode_image(images)
+
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
@@ -174,7 +183,7 @@ class CustomCLIP(nn.Module):
         self.prompt_learner = prompt_learner
         self.text_encoder = text_encoder
         self.image_encoder = clip_model.visual
-        self._frozen_image_encoder = ImageEncoder(clip_model.visual)
+        self.frozen_image_encoder = ImageEncoder(clip_model.visual)
         self.logit_scale = clip_model.logit_scale
         self.dtype = clip_model.dtype
 
@@ -186,15 +195,11 @@ class CustomCLIP(nn.Module):
         return self
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → (B, E) features of length 1, float32."""
+        """Images (B, 3, H, W) → (B, E) features of length 1, float32; features stay as they are."""
+        if image.dim() == 2:  # encoded before, see trainers.image_features
+            return image
         with torch.no_grad():  # frozen, and no prompt reaches it
-            return normalize(self._frozen_image_encoder(image.to(self.dtype)))
-
-
-def normalize(features: Tensor) -> Tensor:
-    """Scales the last dimension to length 1, in float32 at least."""
-    features = features if features.dtype == torch.float64 else features.float()
-    return features / features.norm(dim=-1, keepdim=True)
+            return normalize(self.frozen_image_encoder(image.to(self.dtype)))
 
 
 def _listed(parameters: dict) -> str:

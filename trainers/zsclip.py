@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import ConfigError
-from trainers.clip_utils import backbone_name, backbone_problems, load_clip, tokenize
+from trainers.clip_utils import backbone_name, backbone_problems, freeze, load_clip, tokenize
+from trainers.image_encoder import ImageEncoder, normalize
+from trainers.image_features import FrozenImageSide
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
-from trainers.prompt_trainer import normalize
 from trainers.text_encoder import TextEncoder
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(TrainerX):
+class ZeroshotCLIP(FrozenImageSide):
     """One prompt a class."""
+
+    frozen_image_side = True
 
     @classmethod
     def config_problems(cls, cfg: CfgNode) -> list[str]:
@@ -38,6 +41,8 @@ class ZeroshotCLIP(TrainerX):
         print(f"Loading CLIP (backbone: {backbone_name(cfg)})")
         self.precision = "fp16" if self.device.type == "cuda" else "fp32"
         self.clip_model = load_clip(cfg, self.precision).to(self.device)
+        freeze(self.clip_model)
+        self._image_encoder = ImageEncoder(self.clip_model.visual)
         names = [name.replace("_", " ") for name in self.dm.dataset.classnames]
         self.text_features = self.encode_classes(names)  # (C, E)
 
@@ -61,9 +66,15 @@ class ZeroshotCLIP(TrainerX):
         return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
 
     def model_inference(self, input: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → logits (B, C)."""
-        image_features = normalize(self.clip_model.encode_image(input))
+        """Images (B, 3, H, W), or their features (B, E) → logits (B, C)."""
+        image_features = input if input.dim() == 2 else self.encode_images(input)
         return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
+
+    def image_encoder(self) -> ImageEncoder:
+        return self._image_encoder
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return normalize(self._image_encoder(images.to(self.clip_model.dtype)))
 
     def train(self) -> float:
         """There is nothing to learn: evaluates."""
@@ -74,6 +85,8 @@ class ZeroshotCLIP(TrainerX):
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Prompt ensembling: the seven selected ImageNet templates and the data set's own."""
+
+    frozen_image_side = True
 
     def templates(self) -> list[str]:
         own = [] if self.cfg.DATASET.NAME == "ImageNet" else super().templates()

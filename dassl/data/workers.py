@@ -79,6 +79,18 @@ class Loader(DataLoader):
         return iterator
 
 
+def plain_sampler(loader: DataLoader) -> Sampler[int]:
+    """Returns the sampler that a loader was given."""
+    sampler = loader.sampler
+    return sampler.sampler if isinstance(sampler, _PassSampler) else sampler
+
+
+def draw_as_a_pass() -> None:
+    """Draws what the main process draws for a pass that is neither shuffled nor transformed at
+    random, with workers or without: for whoever has its results already."""
+    torch.empty((), dtype=torch.int64).random_()
+
+
 def _keep_queues_usable(iterator: Iterator) -> None:
     """Lets the workers be told to stop whenever the iterator goes.
 

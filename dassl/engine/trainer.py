@@ -135,10 +135,9 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         if split != "val" or self.val_loader is None:
             split = "test"
-        loader = self.val_loader if split == "val" else self.test_loader
         print(f"Evaluate on the *{split}* set")
         start = time.perf_counter()
-        for batch in tqdm(loader, desc=split, leave=False, disable=None):
+        for batch in tqdm(self.test_inputs(split), desc=split, leave=False, disable=None):
             images, labels = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(images), labels)
         results = self.evaluator.evaluate()
@@ -148,6 +147,10 @@ class SimpleTrainer(TrainerBase):
         append_record(Path(self.output_dir) / "results.jsonl", record)
         self.last_accuracy = next(iter(results.values()))
         return self.last_accuracy
+
+    def test_inputs(self, split: str) -> Iterable:
+        """Returns the batches to evaluate "val" or "test" on: the loader, unless overridden."""
+        return self.val_loader if split == "val" else self.test_loader
 
     def result_record(self, split: str, results: dict[str, float], seconds: float) -> dict:
         """Returns everything worth knowing about one evaluation as plain data."""
@@ -233,8 +236,12 @@ class SimpleTrainer(TrainerBase):
 class TrainerX(SimpleTrainer):
     """Training on labelled images: `forward_backward(batch)` per batch."""
 
+    def train_inputs(self) -> Iterable:
+        """Returns the batches of the coming epoch: the loader, unless overridden."""
+        return self.train_loader_x
+
     def run_epoch(self) -> None:
-        batches = iter(self.train_loader_x)
+        batches = iter(self.train_inputs())
         self._run_batches(
             len(self.train_loader_x), lambda: next(batches), lambda b: self.forward_backward(b)
         )

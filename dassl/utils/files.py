@@ -21,6 +21,12 @@ def mkdir_if_missing(dirname: PathLike) -> None:
     Path(dirname).mkdir(parents=True, exist_ok=True)
 
 
+def user_cache_home() -> Path:
+    """Returns the folder of this project in the user's cache; it need not exist."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return base / "prompt-learning"
+
+
 def check_isfile(fpath: PathLike) -> bool:
     """Returns whether `fpath` is a file, and warns if it is not."""
     is_file = Path(fpath).is_file()

@@ -1,0 +1,434 @@
+"""Stored features: found again when nothing changed, computed anew when anything did."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import transforms as T
+
+import features
+import trainers.image_features as image_features
+from dassl.data import DatasetWrapper, build_data_loader
+from dassl.data.transforms import build_transform
+from dassl.utils.results import read_records
+from tests.data.helpers_loading import make_cfg, make_items
+from tests.runs import ROOT, make_eurosat, run
+from trainers import feature_store
+from trainers.feature_store import FeatureStore, clear, evict, make_id, stored_files
+from trainers.image_features import VIEW_STEPS, file_ids, loader_ids, space_of
+
+CPU = torch.device("cpu")
+COCOOP = {"trainer": "CoCoOp", "recipe": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
+
+
+def ids(n: int, start: int = 0) -> list[bytes]:
+    return [make_id("image", i) for i in range(start, start + n)]
+
+
+class Computed:
+    """Gives row i the values i, i + 0.5 and notes what was asked for."""
+
+    def __init__(self, start: int = 0, block: int = 3) -> None:
+        self.asked: list[int] = []
+        self.start, self.block = start, block
+
+    def __call__(self, positions: list[int]):
+        self.asked += positions
+        rows = np.array([[self.start + i, self.start + i + 0.5] for i in positions], np.float32)
+        for first in range(0, len(rows), self.block):
+            yield rows[first : first + self.block]
+
+
+def fetch(store: FeatureStore, wanted: list[bytes], compute, size: int = 4) -> np.ndarray:
+    return np.concatenate(list(store.stream(wanted, compute, size)))
+
+
+def expected(n: int, start: int = 0) -> np.ndarray:
+    return np.arange(start, start + n, dtype=np.float32)[:, None] + np.float32([0, 0.5])
+
+
+def opened(folder: Path, space: str = "space", max_bytes: int = 2**20) -> FeatureStore:
+    return FeatureStore(folder, space, max_bytes)
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_computed_once(tmp_path, size):
+    for asked in (list(range(10)), []):
+        compute = Computed()
+        got = fetch(opened(tmp_path), ids(10), compute, size)
+        np.testing.assert_array_equal(got, expected(10))
+        assert compute.asked == asked
+    blocks = list(opened(tmp_path).stream(ids(10), compute, size))
+    assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+
+
+def test_only_what_is_missing_in_any_order(tmp_path):
+    fetch(opened(tmp_path), ids(4, 3), Computed(3))
+    compute, wanted = Computed(), ids(10)
+    got = fetch(opened(tmp_path), wanted, compute)
+    np.testing.assert_array_equal(got, expected(10))
+    assert compute.asked == [0, 1, 2, 7, 8, 9]
+    np.testing.assert_array_equal(fetch(opened(tmp_path), wanted[::-1], None), expected(10)[::-1])
+
+
+def test_an_image_twice_in_a_list(tmp_path):
+    for _ in range(2):
+        got = fetch(opened(tmp_path), [*ids(2), *ids(2)], lambda p: iter([expected(2)] * 2))
+        np.testing.assert_array_equal(got, np.concatenate([expected(2)] * 2))
+
+
+def test_spaces_do_not_mix(tmp_path):
+    fetch(opened(tmp_path, "a"), ids(3), Computed())
+    compute = Computed()
+    fetch(opened(tmp_path, "b"), ids(3), compute)
+    assert compute.asked == [0, 1, 2]
+
+
+def test_rows_are_written_on_the_way(tmp_path, monkeypatch):
+    """An error, or a consumer who stops, costs nothing that was computed."""
+    monkeypatch.setattr(feature_store, "ROWS_PER_FILE", 5)
+
+    def fails(positions: list[int]):
+        yield from Computed()(positions[:9])
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fetch(opened(tmp_path), ids(12), fails)
+    stops = opened(tmp_path).stream(ids(12), Computed(block=2), 1)
+    for _ in range(10):  # the tenth is the first that is computed
+        next(stops)
+    stops.close()
+    compute = Computed()
+    np.testing.assert_array_equal(fetch(opened(tmp_path), ids(12), compute), expected(12))
+    assert compute.asked == [11]
+
+
+DAMAGE = {
+    "truncated": lambda b: b[: len(b) // 2],
+    "cut in its ids": lambda b: b[:140],
+    "empty": lambda b: b"",
+    "a bit flipped": lambda b: b[:-3] + bytes([b[-3] ^ 1]) + b[-2:],
+    "something else": lambda b: b"PK" + b[2:],
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_file(tmp_path, how, capsys):
+    fetch(opened(tmp_path), ids(4), Computed())
+    fetch(opened(tmp_path), ids(4, 4), Computed(4))
+    (path, *_) = (path for path, _ in stored_files(tmp_path))
+    path.write_bytes(DAMAGE[how](path.read_bytes()))
+    compute = Computed()
+    np.testing.assert_array_equal(fetch(opened(tmp_path), ids(8), compute), expected(8))
+    assert compute.asked in ([0, 1, 2, 3], [4, 5, 6, 7])
+    assert "damaged" in capsys.readouterr().out
+    fetch(opened(tmp_path), ids(8), None)  # whole again
+
+
+def test_file_thrown_out_while_open(tmp_path):
+    store = opened(tmp_path)
+    fetch(store, ids(4), Computed())
+    fetch(store, ids(4), None)
+    clear(tmp_path)
+    np.testing.assert_array_equal(fetch(store, ids(4), None), expected(4))  # still mapped
+    compute = Computed()
+    fetch(opened(tmp_path), ids(4), compute)
+    assert compute.asked == [0, 1, 2, 3]
+
+
+def test_oldest_goes_first(tmp_path):
+    for number in range(4):
+        fetch(opened(tmp_path, f"space{number % 2}"), ids(8, 8 * number), Computed(8 * number))
+        for path, _ in stored_files(tmp_path)[-1:]:
+            os.utime(path, (number, number))
+    fetch(opened(tmp_path, "space0"), ids(8), None)  # used, so no longer the oldest
+    size = stored_files(tmp_path)[0][1].st_size
+    evict(tmp_path, 2 * size)
+    left = stored_files(tmp_path)
+    assert len(left) == 2 and left[0][1].st_mtime == 3 and left[1][1].st_mtime > 4
+    fetch(opened(tmp_path, max_bytes=size), ids(8, 100), Computed(100))
+    assert sum(stat.st_size for _, stat in stored_files(tmp_path)) <= size
+
+
+def test_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        store = opened(tmp_path / "file" / "folder")
+        np.testing.assert_array_equal(fetch(store, ids(5), Computed(block=1)), expected(5))
+    assert capsys.readouterr().out.count("features are not kept") == 2  # once each
+
+
+def test_left_by_a_kill(tmp_path):
+    fetch(opened(tmp_path), ids(4), Computed())
+    part = tmp_path / "space" / ".abc.npy.x.part"
+    part.write_bytes(b"half")
+    evict(tmp_path, 2**20)
+    assert part.exists(), "another process may be writing it"
+    os.utime(part, (1, 1))
+    evict(tmp_path, 2**20)
+    assert not part.exists()
+
+
+WORKER = """
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    from trainers import feature_store
+    from trainers.feature_store import FeatureStore, make_id
+    feature_store.ROWS_PER_FILE = 4
+    def compute(positions):
+        for i in positions:
+            with open({log!r}, "a") as file:
+                file.write(f"{{i}}\\n")
+            time.sleep({pause})
+            yield np.float32([[i, i + 0.5]])
+    store = FeatureStore(Path({folder!r}), "space", 2**20)
+    wanted = [make_id("image", i) for i in range(12)]
+    rows = np.concatenate(list(store.stream(wanted, compute, 4)))
+    assert (rows[:, 0] == np.arange(12)).all(), rows
+"""
+
+
+def start(folder: Path, log: Path, pause: float) -> subprocess.Popen:
+    code = textwrap.dedent(WORKER.format(folder=str(folder), log=str(log), pause=pause))
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+
+def test_two_processes_compute_once(tmp_path):
+    log = tmp_path / "log"
+    processes = [start(tmp_path / "store", log, 0.02) for _ in range(2)]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert sorted(map(int, log.read_text().split())) == list(range(12))
+
+
+def test_killed_while_computing(tmp_path):
+    """Its files stay, its lock is given back, the rest is computed."""
+    log, store = tmp_path / "log", tmp_path / "store"
+    process = start(store, log, 0.2)
+    while not log.exists() or len(log.read_text().split()) < 6:
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    log.unlink()
+    assert start(store, log, 0).wait(120) == 0
+    assert list(map(int, log.read_text().split())) == list(range(4, 12))
+
+
+# --- what a key depends on ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def items(tmp_path):
+    return make_items(tmp_path / "images", 3)
+
+
+def ids_of(cfg, items) -> list[bytes] | None:
+    tfm = build_transform(cfg, is_train=False)
+    loader = build_data_loader(
+        cfg, cfg.DATALOADER.TEST.SAMPLER, items, batch_size=2, tfm=tfm, is_train=False
+    )
+    return loader_ids(loader)
+
+
+def test_same_files_same_ids(items):
+    assert ids_of(make_cfg(), items) == ids_of(make_cfg(2), items[::-1])[::-1]
+    assert len(set(ids_of(make_cfg(), items))) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.SIZE", (17, 17)),
+        ("INPUT.INTERPOLATION", "bicubic"),
+        ("INPUT.TRANSFORMS", ("random_flip",)),  # not normalized
+        ("INPUT.PIXEL_MEAN", [0.485, 0.456, 0.4060001]),
+        ("INPUT.PIXEL_STD", [0.229, 0.224, 0.2]),
+    ],
+)
+def test_other_preprocessing_other_ids(items, key, value):
+    cfg = make_cfg()
+    before = ids_of(cfg, items)
+    cfg.merge_from_list([key, value])
+    assert not set(before) & set(ids_of(cfg, items))
+
+
+def test_other_library_other_ids(items, monkeypatch):
+    before = ids_of(make_cfg(), items)
+    monkeypatch.setattr(image_features.PIL, "__version__", "99.0")
+    pillow = ids_of(make_cfg(), items)
+    monkeypatch.setattr(image_features.torchvision, "__version__", "99.0")
+    assert len({*before, *pillow, *ids_of(make_cfg(), items)}) == 9
+
+
+def test_other_file_content_other_id(items):
+    before = ids_of(make_cfg(), items)
+    path = Path(items[1].impath)
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1  # same size, and the time of the change is hidden
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert [a == b for a, b in zip(before, ids_of(make_cfg(), items))] == [True, False, True]
+
+
+def test_where_features_cannot_stand_for_images(items):
+    cfg = make_cfg()
+    cfg.DATALOADER.TEST.SAMPLER = "RandomSampler"
+    assert ids_of(cfg, items) is None
+    cfg = make_cfg()
+    cfg.INPUT.TRANSFORMS = ("instance_norm",)  # its text does not say what it does
+    assert ids_of(cfg, items) is None
+    cfg = make_cfg()
+    cfg.DATALOADER.RETURN_IMG0 = True
+    assert ids_of(cfg, items) is None
+
+    class Mine(DatasetWrapper):
+        pass
+
+    cfg = make_cfg()
+    tfm = build_transform(cfg, is_train=False)
+    kwargs = {"data_source": items, "tfm": tfm, "is_train": False}
+    assert loader_ids(build_data_loader(cfg, **kwargs)) is not None
+    assert loader_ids(build_data_loader(cfg, dataset_wrapper=Mine, **kwargs)) is None
+    assert loader_ids([{"img": torch.zeros(1, 3, 4, 4)}]) is None
+    dataset = DatasetWrapper(cfg, items, T.Compose([T.Lambda(lambda x: x)]))
+    assert file_ids(dataset, VIEW_STEPS) is None
+    Path(items[0].impath).unlink()
+    assert loader_ids(build_data_loader(cfg, **kwargs)) is None
+
+
+class Visual(nn.Linear):
+    output_dim = 2
+
+
+def test_space(monkeypatch):
+    torch.manual_seed(0)
+    visual = Visual(3, 2)
+    names = [space_of(visual, "fp32", CPU)]
+    assert names[0] == space_of(visual, "fp32", CPU)
+    twin = Visual(3, 2)
+    twin.load_state_dict(visual.state_dict())
+    assert space_of(twin, "fp32", CPU) == names[0]
+    with torch.no_grad():
+        visual.weight[1, 2] += 1e-6
+    names.append(space_of(visual, "fp32", CPU))
+    names.append(space_of(visual, "amp", CPU))
+    names.append(space_of(visual.half(), "amp", CPU))
+    names.append(space_of(visual, "amp", torch.device("cuda")))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    names.append(space_of(visual, "amp", CPU))
+    monkeypatch.setattr(image_features, "_code_digest", lambda: "edited")
+    names.append(space_of(visual, "amp", CPU))
+    assert len(set(names)) == len(names) == 7
+
+
+def test_code_of_the_encoder_is_part_of_the_space(monkeypatch):
+    digests = set()
+    for source in (None, test_space):
+        image_features._code_digest.cache_clear()
+        if source is not None:
+            monkeypatch.setattr(image_features, "SOURCES", (*image_features.SOURCES, source))
+        digests.add(image_features._code_digest())
+    image_features._code_digest.cache_clear()
+    assert len(digests) == 2
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return make_eurosat(tmp_path / "data")
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """Numbers of images that went through an encoder together."""
+    counts: list[int] = []
+    plain = image_features.ImageEncoder.__call__
+    monkeypatch.setattr(
+        image_features.ImageEncoder,
+        "__call__",
+        lambda self, image: (counts.append(len(image)), plain(self, image))[1],
+    )
+    return counts
+
+
+def store_in(folder: Path) -> tuple[str, ...]:
+    return ("DATASET.NUM_SHOTS", "2", "MODEL.FEATURES.FOLDER", str(folder))
+
+
+def test_sweep_encodes_each_test_image_once(data, tmp_path, encoded):
+    """Zero-shot, CoOp and CoCoOp, base to new, over three seeds; CPU: all are in fp32."""
+    n_train, n_test = 10, 15
+    trained = 0
+    for seed in (1, 2, 3):
+        for name, kwargs in (
+            ("ZeroshotCLIP", {"trainer": "ZeroshotCLIP"}),
+            ("CoOp", {}),
+            ("CoCoOp", COCOOP),
+        ):
+            out = tmp_path / f"{name}{seed}"
+            kwargs = {**kwargs, "seed": seed, "train_batch_size": 5}
+            run(data, out, *store_in(tmp_path / "store"), epoch=2, **kwargs)
+            if name != "ZeroshotCLIP":
+                kwargs |= {"model_dir": str(out), "load_epoch": 2}
+                trained += 2 * n_train
+            flags = {"eval_only": True, "subsample_classes": "new"}
+            run(data, out / "new", *store_in(tmp_path / "store"), **flags, **kwargs)
+    assert sum(encoded) == trained + 2 * n_test
+    assert len(list((tmp_path / "store").iterdir())) == 1  # one space
+    noted = [next(read_records(p))["images_encoded"] for p in tmp_path.rglob("results.jsonl")]
+    assert sorted(noted) == [0] * 16 + [n_test] * 2
+
+
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp"])
+def test_same_results_as_without_a_store(data, tmp_path, encoded, trainer):
+    flags = {**(COCOOP if trainer == "CoCoOp" else {}), "trainer": trainer}
+    options = {
+        "off": ("DATASET.NUM_SHOTS", "2", "MODEL.FEATURES.STORE_MB", "0"),
+        "cold": store_in(tmp_path / "store"),
+        "warm": store_in(tmp_path / "store"),
+    }
+    records = {}
+    for name, opts in options.items():
+        run(data, tmp_path / name, *opts, epoch=1, **flags)
+        (records[name],) = read_records(tmp_path / name / "results.jsonl")
+    for name in ("cold", "warm"):
+        for key in ("metrics", "per_class", "total", "correct", "config_digest"):
+            assert records[name][key] == records["off"][key]
+    assert [r["images_encoded"] for r in records.values()] == [15, 15, 0]
+
+
+def test_unreadable_test_image_is_named(data, tmp_path):
+    from dassl.utils import DataError
+
+    run(data, tmp_path / "a", *store_in(tmp_path / "store"), trainer="ZeroshotCLIP")
+    for path in (data / "eurosat/2750/Forest").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="Forest_"):
+        run(data, tmp_path / "b", *store_in(tmp_path / "store"), trainer="ZeroshotCLIP")
+
+
+def test_command(tmp_path, capsys):
+    fetch(opened(tmp_path, "space-fp32"), ids(4), Computed())
+    features.main(["status", "--folder", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "1 files, 0.0 MiB" in out and "space-fp32" in out
+    features.main(["clear", "--folder", str(tmp_path)])
+    assert "deleted 1 files" in capsys.readouterr().out
+    assert not stored_files(tmp_path)
+    features.main(["status", "--folder", str(tmp_path)])
+    assert "0 files" in capsys.readouterr().out

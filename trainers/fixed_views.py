@@ -1,0 +1,132 @@
+"""Training views that depend on (seed, epoch, image) alone, so that all methods share them.
+
+Upstream's views depend on everything drawn before them: the initialization of the method, its batch
+size. With MODEL.FIXED_VIEWS each view is drawn from a seed of its own instead, and its feature can
+be kept: a second method on the same seed finds all of them. Only the order in which an epoch visits
+the images is drawn as ever.
+
+Shapes: N training images, B images in a batch, E embedding size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dassl.data import DatasetWrapper
+from dassl.data.workers import Loader
+from trainers.encode_ahead import (
+    ENCODED_AT_ONCE,
+    Encode,
+    generator_states,
+    set_generator_states,
+)
+from trainers.feature_store import FeatureStore, make_id
+
+
+class FixedViews:
+    """A training loader's batches, with features of fixed views in place of images.
+
+    Args:
+        loader: of the plain path; gives the order and the images.
+        seed: of the run.
+        encode: images → features, both on `device`.
+        device: where features are wanted.
+        store: keeps features; None: nothing is kept.
+        ids: what each training image and its transform is; None with `store` None.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader,
+        seed: int,
+        encode: Encode,
+        device: torch.device,
+        store: FeatureStore | None,
+        ids: list[bytes] | None,
+    ) -> None:
+        self.loader, self.seed, self.encode, self.device = loader, seed, encode, device
+        self.store, self.ids = store, ids
+        self.wanted = _Wanted(len(loader.dataset))
+        self.views = Loader(
+            _SeededViews(loader.dataset, seed),
+            batch_size=ENCODED_AT_ONCE.get(device.type, 64),
+            sampler=self.wanted,
+            num_workers=loader.dataset.cfg.DATALOADER.NUM_WORKERS,
+            drop_last=False,
+            pin_memory=loader.pin_memory,
+        )
+
+    def one_pass(self, epoch: int) -> Iterator[dict[str, Any]]:
+        """Yields the batches of an epoch, counted from 0."""
+        items = self.loader.dataset.data_source
+        features = self._features(epoch)  # (N, E)
+        for indices in islice(self.loader.batch_sampler, len(self.loader)):
+            yield {
+                "img": features[indices],  # (B, E)
+                "label": torch.tensor([items[i].label for i in indices]),
+                "domain": torch.tensor([items[i].domain for i in indices]),
+                "impath": [items[i].impath for i in indices],
+                "index": torch.tensor(indices),
+            }
+
+    def _features(self, epoch: int) -> Tensor:
+        def compute(positions: list[int]) -> Iterator[np.ndarray]:
+            return self._compute(epoch, positions)
+
+        n = len(self.loader.dataset)
+        states = generator_states()
+        try:
+            if self.store is None:
+                rows = list(compute(list(range(n))))
+            else:
+                ids = [make_id(id_, "view", self.seed, epoch, i) for i, id_ in enumerate(self.ids)]
+                rows = list(self.store.stream(ids, compute, n))
+        finally:
+            set_generator_states(states)
+        return torch.from_numpy(np.concatenate(rows)).to(self.device)
+
+    def _compute(self, epoch: int, positions: list[int]) -> Iterator[np.ndarray]:
+        self.wanted.indices = [(epoch, i) for i in positions]
+        for images in self.views:
+            yield self.encode(images.to(self.device, non_blocking=True)).cpu().numpy()
+
+
+class _Wanted(Sampler):
+    """The (epoch, image) pairs of the next pass, set from outside."""
+
+    def __init__(self, n: int) -> None:
+        self.indices = [(0, i) for i in range(n)]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class _SeededViews(Dataset):
+    """Images of a dataset as tensors, each view drawn from (seed, epoch, index)."""
+
+    def __init__(self, dataset: DatasetWrapper, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.prepare_workers: Callable[[int], None] = dataset.prepare_workers
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: tuple[int, int]) -> Tensor:
+        digest = hashlib.sha256(repr((self.seed, *index)).encode()).digest()
+        seed = int.from_bytes(digest[:8], "big") >> 1
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.random.default_generator.manual_seed(seed)
+        return self.dataset[index[1]]["img"]
