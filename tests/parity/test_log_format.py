@@ -23,7 +23,7 @@ VARYING = (
     (r"\(backbone: \S+\)", "(backbone: #)"),
 )
 
-OURS_ALONE = ("Note: CTX_INIT has", "Few-shot sample:")
+OURS_ALONE = ("Note: CTX_INIT has", "Few-shot sample:", "Note: there is no")
 
 
 def normalized(lines: list[str], data: Path, out: Path) -> list[str]:
