@@ -90,12 +90,21 @@ def part_of(runs: tuple[Run, ...], args: argparse.Namespace) -> tuple[Run, ...]:
     return tuple(r for r in runs if (r.source or r) in mine)
 
 
+def gpu_places() -> list[str]:
+    """Returns a GPU's number for each run that fits beside others; the GPUs take turns."""
+    if not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    free = [torch.cuda.mem_get_info(i)[0] for i in range(len(names))]
+    room = [min(4, amount // GPU_MEMORY_PER_JOB) for amount in free]
+    turns = [name for turn in range(4) for name, runs in zip(names, room) if turn < runs]
+    return turns or names[:1]
+
+
 def default_jobs() -> int:
     """Returns how many runs fit at once: by the GPUs' free memory, or one per core."""
-    if not torch.cuda.is_available():
-        return min(4, usable_cores())
-    free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
-    return max(1, sum(min(4, amount // GPU_MEMORY_PER_JOB) for amount in free))
+    return len(gpu_places()) or min(4, usable_cores())
 
 
 def executor_of(args: argparse.Namespace, jobs: int) -> Executor:
@@ -105,10 +114,7 @@ def executor_of(args: argparse.Namespace, jobs: int) -> Executor:
         return RayExecutor(jobs, args.ray_address)
     if args.executor != "local":
         raise UnknownNameError(not_one_of("--executor", args.executor, ("local", "ray")))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    cores = usable_cores()
-    return LocalExecutor(jobs, max(1, cores // jobs), gpus if torch.cuda.is_available() else ())
+    return LocalExecutor(jobs, max(1, usable_cores() // jobs), gpu_places())
 
 
 def plan_text(sweep: Sweep, jobs: int) -> str:
