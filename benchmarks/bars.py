@@ -66,7 +66,7 @@ CPU_BARS = (
     _share("step CoCoOp 100 b1", "bytes", "CoCoOp, step, 100 classes: memory over plain", 0.1),
     _share("text CoOp 50 b1", "flops", "CoOp, text, 50 classes: FLOPs over plain", 0.05),
     _share("text CoCoOp 50 b1", "flops", "CoCoOp, text, 50 classes: FLOPs over plain", 0.05),
-    *(_peak(f"text {method} {n} b1") for method in ("CoOp", "CoCoOp") for n in (50, 100, 500, 1000)),
+    *(_peak(f"text {m} {n} b1") for m in ("CoOp", "CoCoOp") for n in (50, 100, 500, 1000)),
 )
 
 
