@@ -70,12 +70,13 @@ class FixedViews:
         items = self.loader.dataset.data_source
         features = self._features(epoch)  # (N, E)
         for indices in islice(self.loader.batch_sampler, len(self.loader)):
+            rows = torch.tensor(indices)
             yield {
-                "img": features[indices],  # (B, E)
+                "img": features[rows.to(self.device, non_blocking=True)],  # (B, E)
                 "label": torch.tensor([items[i].label for i in indices]),
                 "domain": torch.tensor([items[i].domain for i in indices]),
                 "impath": [items[i].impath for i in indices],
-                "index": torch.tensor(indices),
+                "index": rows,
             }
 
     def _features(self, epoch: int) -> Tensor:

@@ -98,6 +98,7 @@ class TrainerBase:
         model_name: str = "",
     ) -> None:
         """Saves every registered model to `<directory>/<name>/model.pth.tar-<epoch + 1>`."""
+        self.read_reports()  # nothing is saved from after a loss that is not finite
         for name in self.get_model_names():
             optim, sched = self._optims[name], self._scheds[name]
             save_checkpoint(
@@ -228,11 +229,14 @@ class TrainerBase:
     def parse_batch_test(self, batch: dict[str, Any]) -> Any:
         raise NotImplementedError
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float | Tensor]:
         raise NotImplementedError
 
     def model_inference(self, input: Any) -> Tensor:
         raise NotImplementedError
+
+    def read_reports(self) -> None:
+        """Reads what steps have reported and a GPU still holds; raises NonFiniteLossError."""
 
     # --- one step ---------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from yacs.config import CfgNode
 from dassl.data import DataManager
 from dassl.engine.base import TrainerBase
 from dassl.engine.progress import forget_progress, restore_progress, save_progress
+from dassl.engine.step_reports import StepReports
 from dassl.evaluation import build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, MissingFileError, mkdir_if_missing
 from dassl.utils.results import append_record, config_digest, versions
@@ -29,6 +30,9 @@ class SimpleTrainer(TrainerBase):
 
     Building it calls, in this order, `check_cfg`, `build_data_loader`, `build_model`.
     """
+
+    _reports: StepReports | None = None  # of the epoch's steps
+    _losses: MetricMeter  # what they have reported so far
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -193,7 +197,7 @@ class SimpleTrainer(TrainerBase):
     def _run_batches(self, num_batches: int, load: Any, step: Any) -> None:
         """Runs an epoch of `num_batches` calls of `step(load())`, timing and reporting them."""
         self.set_model_mode("train")
-        losses = MetricMeter()
+        self._reports, self._losses = StepReports(), MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
         self.num_batches = num_batches
         end = time.time()
@@ -202,35 +206,54 @@ class SimpleTrainer(TrainerBase):
             batch = load()
             data_time.update(time.time() - end)
             summary = step(batch)
-            for name, value in summary.items():
-                if "loss" in name:
-                    self.detect_anomaly(value)  # also for steps that do their own backward
+            self._reports.add(batch_idx, self.get_current_lr(), summary)
+            prints = self._prints_now()
+            if prints or batch_idx + 1 == num_batches or self._reports.due():
+                self.read_reports()  # before the clock: it waits for the GPU
             batch_time.update(time.time() - end)
-            losses.update(summary)
-            self._report(losses, batch_time, data_time)
+            if prints:
+                self._print_progress(batch_time, data_time)
             end = time.time()
 
-    def _report(
-        self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
-    ) -> None:
-        batch, frequency = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
-        if batch % frequency == 0 or self.num_batches < frequency:
-            remaining = self.num_batches - batch
-            remaining += (self.max_epoch - self.epoch - 1) * self.num_batches
-            eta = timedelta(seconds=int(batch_time.avg * remaining))
-            print(
-                f"epoch [{self.epoch + 1}/{self.max_epoch}] "
-                f"batch [{batch}/{self.num_batches}] "
-                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
-                f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
-                f"{losses} "
-                f"lr {self.get_current_lr():.4e} "
-                f"eta {eta}"
-            )
-        step = self.epoch * self.num_batches + self.batch_idx
-        for name, meter in losses.meters.items():
-            self.write_scalar(f"train/{name}", meter.avg, step)
-        self.write_scalar("train/lr", self.get_current_lr(), step)
+    def read_reports(self) -> None:
+        """Reads what steps have reported: checks losses, averages and writes to TensorBoard.
+
+        Raises:
+            NonFiniteLossError: a loss is infinite or NaN, of whatever step since the last call.
+        """
+        if self._reports is None:
+            return
+        now = self.batch_idx
+        for batch_idx, lr, summary in self._reports.take():
+            self.batch_idx = batch_idx  # the batch that an error names
+            self._losses.update(summary)
+            for name, value in (summary or {}).items():
+                if "loss" in name:
+                    self.detect_anomaly(value)  # also for steps that do their own backward
+            step = self.epoch * self.num_batches + batch_idx
+            for name, meter in self._losses.meters.items():
+                self.write_scalar(f"train/{name}", meter.avg, step)
+            self.write_scalar("train/lr", lr, step)
+        self.batch_idx = now
+
+    def _prints_now(self) -> bool:
+        frequency = self.cfg.TRAIN.PRINT_FREQ
+        return (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
+
+    def _print_progress(self, batch_time: AverageMeter, data_time: AverageMeter) -> None:
+        batch = self.batch_idx + 1
+        remaining = self.num_batches - batch
+        remaining += (self.max_epoch - self.epoch - 1) * self.num_batches
+        eta = timedelta(seconds=int(batch_time.avg * remaining))
+        print(
+            f"epoch [{self.epoch + 1}/{self.max_epoch}] "
+            f"batch [{batch}/{self.num_batches}] "
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+            f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
+            f"{self._losses} "
+            f"lr {self.get_current_lr():.4e} "
+            f"eta {eta}"
+        )
 
 
 class TrainerX(SimpleTrainer):
@@ -248,7 +271,8 @@ class TrainerX(SimpleTrainer):
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns images, labels and domains on the device."""
-        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+        keys = ("img", "label", "domain")
+        return tuple(batch[key].to(self.device, non_blocking=True) for key in keys)
 
 
 class TrainerXU(SimpleTrainer):
@@ -272,9 +296,9 @@ class TrainerXU(SimpleTrainer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns labelled images, their labels, and unlabelled images on the device."""
         return (
-            batch_x["img"].to(self.device),
-            batch_x["label"].to(self.device),
-            batch_u["img"].to(self.device),
+            batch_x["img"].to(self.device, non_blocking=True),
+            batch_x["label"].to(self.device, non_blocking=True),
+            batch_u["img"].to(self.device, non_blocking=True),
         )
 
 

@@ -44,7 +44,7 @@ def history(monkeypatch) -> list:
 
         def noted(self, batch: dict, plain=plain) -> dict[str, float]:
             summary = plain(self, batch)
-            steps.append((summary["loss"], batch["img"].dim()))
+            steps.append((float(summary["loss"]), batch["img"].dim()))
             return summary
 
         monkeypatch.setattr(trainer, "forward_backward", noted)
