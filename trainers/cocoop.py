@@ -101,6 +101,7 @@ class CoCoOp(PromptTrainer):
 
     config_node = "COCOOP"
     frozen_image_side = True
+    capturable_step = True
 
     def build_custom_clip(self, clip_model: CLIP) -> CustomCLIP:
         return CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)

@@ -105,6 +105,7 @@ class CoOp(PromptTrainer):
 
     config_node = "COOP"
     frozen_image_side = True
+    capturable_step = True
 
     @classmethod
     def config_problems(cls, cfg: CfgNode) -> list[str]:
@@ -117,5 +118,5 @@ class CoOp(PromptTrainer):
     def build_custom_clip(self, clip_model: CLIP) -> CustomCLIP:
         return CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)
 
-    def summarize(self, loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, float]:
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
+    def summarize(self, loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        return {"loss": loss, "acc": compute_accuracy(logits, label)[0].squeeze(0)}

@@ -272,6 +272,11 @@ class Folded(Generic[T]):
                 self._value = (state, self.fold(dtype, backend))
         return self._value[1]
 
+    @property
+    def value(self) -> T | None:
+        """What was folded last, if it has not been forgotten."""
+        return None if self._value is None else self._value[1]
+
     def forget(self) -> None:
         self._value = None
 

@@ -35,7 +35,7 @@ class ImageEncoder:
     def __init__(self, visual: nn.Module, backend: str | None = None) -> None:
         self.visual = visual
         self.images = 0
-        self._folded = Folded(self._fold, backend)
+        self.folded = Folded(self._fold, backend)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class ImageEncoder:
         if not _is_frozen_kind(self.visual):
             return self.visual(image)
         weights = [*self.visual.parameters(), *self.visual.buffers()]
-        tower = self._folded.get(weights, self.visual.conv1.weight.dtype)
+        tower = self.folded.get(weights, self.visual.conv1.weight.dtype)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
         with torch.autocast(image.device.type, enabled=False):
             return torch.cat([tower.run(group) for group in groups])

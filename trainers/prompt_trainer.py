@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
+from dassl.engine import step_reports
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import CheckpointError, ConfigError, load_pretrained_weights
 from dassl.utils.errors import not_one_of
@@ -24,6 +25,7 @@ from trainers.clip_utils import (
 )
 from trainers.image_encoder import ImageEncoder, normalize
 from trainers.image_features import FrozenImageSide
+from trainers.step_graph import Passes, StepGraph
 
 __all__ = ["CustomCLIP", "PromptTrainer", "normalize"]
 
@@ -37,9 +39,16 @@ class PromptTrainer(FrozenImageSide):
     Precision (TRAINER.<METHOD>.PREC): fp16 keeps the frozen encoders in half precision; amp runs
     them under autocast with a scaled loss; in both, the learned parameters and the optimizer's
     state are float32. On a CPU everything is float32.
+
+    On a GPU the forward and backward pass is replayed as a CUDA graph (`step_graph`) if the class
+    says `capturable_step = True`: that its model and `compute_loss` draw no random numbers, read
+    nothing back from the GPU, and depend on nothing that changes between steps but the batch and
+    the learned parameters. A class says so itself: a subclass, which may do other things, must
+    repeat it. Its model has a method `step_constants`, as `CustomCLIP` has.
     """
 
     config_node = ""  # the method's settings are in TRAINER.<config_node>
+    capturable_step = False
 
     @classmethod
     def settings(cls, cfg: CfgNode) -> CfgNode:
@@ -95,23 +104,58 @@ class PromptTrainer(FrozenImageSide):
         """Cross-entropy of logits (B, C) and labels (B,)."""
         return F.cross_entropy(logits, label)
 
-    def summarize(self, loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, float]:
-        """Returns what the log shows of a step."""
-        return {"loss": loss.item()}
+    def summarize(self, loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, float | Tensor]:
+        """Returns what the log shows of a step: numbers, or tensors of one element.
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
-        image, label = self.parse_batch_train(batch)
+        A tensor on a GPU is read with the next line of the log; `item()` would wait for the step.
+        """
+        return {"loss": loss}
+
+    def passes(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward and backward pass: loss () and logits (B, C); adds to gradients."""
         with self.autocast():
             logits = self.model(image)
             loss = self.compute_loss(logits, label)
-        self.detect_anomaly(loss)
-        self.optim.zero_grad()
+        if not step_reports.must_wait(loss):
+            self.detect_anomaly(loss)
         self.scaler.scale(loss).backward()  # the scaler does nothing unless precision is amp
-        self.scaler.step(self.optim)
+        return loss.detach(), logits.detach()
+
+    def forward_backward(self, batch: dict) -> dict[str, float | Tensor]:
+        image, label = self.parse_batch_train(batch)
+        self.optim.zero_grad()
+        loss, logits = self._step_passes()(image, label)
+        self.scaler.step(self.optim)  # amp: waits for the GPU, as it may have to skip the step
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return self.summarize(loss.detach(), logits.detach(), label)
+        summary = self.summarize(loss, logits, label)
+        losses = [value for name, value in (summary or {}).items() if "loss" in name]
+        if step_reports.must_wait(loss) and not any(value is loss for value in losses):
+            self.detect_anomaly(loss)  # else `read_reports` does
+        return summary
+
+    def captures_step(self) -> bool:
+        """Whether steps may be replayed as a CUDA graph."""
+        says_so = vars(type(self)).get("capturable_step", False)
+        # Under autocast, casts of weights are cached for a step, which no graph may rely on.
+        return (
+            says_so
+            and self.device.type == "cuda"
+            and self.precision != "amp"
+            and self.cfg.MODEL.CUDA_GRAPH
+        )
+
+    def _step_passes(self) -> Passes:
+        if not self.captures_step():
+            return self.passes
+        if "_step_graph" not in self.__dict__:
+            self._step_graph = StepGraph(self.passes, self.model)
+        return self._step_graph
+
+    def after_train(self) -> None:
+        self.__dict__.pop("_step_graph", None)  # frees its memory
+        super().after_train()
 
     def model_inference(self, input: Tensor) -> Tensor:
         with self.autocast():
@@ -125,7 +169,11 @@ class PromptTrainer(FrozenImageSide):
             return super().encode_images(images)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        image, label = batch["img"], batch["label"]
+        return (
+            image.to(self.device, non_blocking=True),
+            label.to(self.device, non_blocking=True),
+        )
 
     def load_weights(self, name: str, state_dict: dict[str, Tensor]) -> None:
         """Copies learned parameters; the class tokens stay those of the classes at hand.
@@ -193,6 +241,14 @@ class CustomCLIP(nn.Module):
         self.prompt_learner.train(mode)
         self.training = mode
         return self
+
+    def step_constants(self) -> tuple[object, ...]:
+        """Returns what a training step reads beside its batch, parameters and buffers.
+
+        A CUDA graph keeps hold of it, and is made anew when another object has taken its place.
+        """
+        encoders = (self.text_encoder.folded, self.frozen_image_encoder.folded)
+        return (*(folded.value for folded in encoders), self.prompt_learner.layout)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W), or the encoder's features of them (B, E) → (B, E) of length 1."""

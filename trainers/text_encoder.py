@@ -69,7 +69,7 @@ class TextEncoder(nn.Module):
         self.ln_final = clip_model.ln_final
         self.text_projection = clip_model.text_projection
         self.chunk = chunk
-        self._folded = Folded(self._fold, backend)
+        self.folded = Folded(self._fold, backend)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,7 +88,7 @@ class TextEncoder(nn.Module):
         """
         if isinstance(layout, Tensor):
             return self._encode_embeddings(context, layout)
-        tower = self._folded.get(self.parameters(), self.dtype)
+        tower = self.folded.get(self.parameters(), self.dtype)
         grad = torch.is_grad_enabled() and context.requires_grad
         limit = self.chunk or tower.free_rows(grad)
         rows = layout.rows(limit, context.device, tower.dtype)
@@ -98,7 +98,10 @@ class TextEncoder(nn.Module):
 
         def run(part: Tensor, some: Rows) -> Tensor:
             if recompute:
-                return checkpoint(tower.run, part, some, layout, use_reentrant=False)
+                # No random state to keep: nothing is drawn, and a graph cannot read it.
+                return checkpoint(
+                    tower.run, part, some, layout, use_reentrant=False, preserve_rng_state=False
+                )
             return tower.run(part, some, layout)
 
         # The dtype is decided here and nowhere else: autocast would cast products a second time.
@@ -128,7 +131,7 @@ class TextEncoder(nn.Module):
         return _Tower(self, dtype, backend)
 
     def _apply(self, *args, **kwargs) -> TextEncoder:
-        self._folded.forget()  # weights move or change precision
+        self.folded.forget()  # weights move or change precision
         return super()._apply(*args, **kwargs)
 
 

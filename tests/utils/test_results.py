@@ -37,7 +37,13 @@ def test_where_files_lie_and_how_often_they_are_saved_is_no_part_of_a_digest():
     other = {"SEED": 1, "OUTPUT_DIR": "x", "DATASET": {"ROOT": "y", "NAME": "c"}}
     other["TRAIN"] = {"CHECKPOINT_FREQ": 3}
     cfg["TRAIN"] = {"CHECKPOINT_FREQ": 0}
+    cfg["MODEL"], other["MODEL"] = {"CUDA_GRAPH": True}, {"FEATURES": {"STORE_MB": 1}}
     assert config_digest(cfg) == config_digest(other)
     assert config_digest(cfg) != config_digest({**cfg, "SEED": 2})
-    assert determining_settings(cfg) == {"SEED": 1, "DATASET": {"NAME": "c"}, "TRAIN": {}}
+    assert determining_settings(cfg) == {
+        "SEED": 1,
+        "DATASET": {"NAME": "c"},
+        "TRAIN": {},
+        "MODEL": {},
+    }
     assert cfg["OUTPUT_DIR"] == "a"

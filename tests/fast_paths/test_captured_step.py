@@ -1,0 +1,330 @@
+"""Trainers whose steps are replayed, against plain steps; and steps that never wait for a GPU.
+
+On a GPU with CUDA graphs; on a CPU with a stand-in that does the recorded work again.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.text_encoding import Bench, Case
+from dassl.engine import step_reports
+from dassl.utils import load_checkpoint
+from tests.e2e.test_exact_resume import StoppedError, stop_in_epoch
+from tests.golden_recipes import assert_close, fed_by, image_size, make_cfg, training_batches
+from tests.runs import make_eurosat, run
+from tests.trainers.test_step_graph import FakeGraph
+from trainers import prompt_trainer, text_encoder, tile_attention
+from trainers.cocoop import CoCoOp
+from trainers.coop import CoOp
+from trainers.prompt_trainer import PromptTrainer
+from trainers.step_graph import StepGraph
+
+ROOT = Path(__file__).resolve().parents[2]
+METHODS = pytest.mark.parametrize("trainer_class", [CoOp, CoCoOp])
+NAMES = ["abbey", "golf course", "golf ball", "annual crop land", "river"]
+TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2}
+on_gpu = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_eurosat(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeGraph]:
+    """Steps are replayed on the CPU."""
+
+    class Fake(FakeGraph):
+        pass
+
+    monkeypatch.setattr(prompt_trainer, "StepGraph", functools.partial(StepGraph, make_graph=Fake))
+    monkeypatch.setattr(
+        PromptTrainer, "captures_step", lambda self: self.cfg.MODEL.CUDA_GRAPH is True
+    )
+    return Fake
+
+
+def build(trainer_class: type, batches: list, **options: Any) -> PromptTrainer:
+    """Builds a trainer of a golden model, on `batches`; options have "_" for "."."""
+
+    class Fed(fed_by(trainer_class, NAMES, batches)):
+        capturable_step = True
+
+    settings = {"OPTIM.NAME": "sgd", "OPTIM.LR": 0.01, "OPTIM.MAX_EPOCH": 3, **options}
+    torch.manual_seed(0)
+    return Fed(make_cfg("vit_a", settings))
+
+
+def make_batches(*sizes: int) -> list[dict[str, Tensor]]:
+    stream = training_batches(len(NAMES), image_size("vit_a"), max(sizes), 3)
+    batches = list(islice(stream, len(sizes)))
+    return [{k: v[:n] for k, v in batch.items()} for batch, n in zip(batches, sizes)]
+
+
+def train(trainer: PromptTrainer, epochs: int = 2) -> list[Tensor]:
+    """Returns losses, logits after each epoch, and learned parameters."""
+    seen = []
+    plain = trainer.forward_backward
+
+    def noted(batch: dict) -> dict:
+        summary = plain(batch)
+        seen.append(summary["loss"].cpu().clone())
+        return summary
+
+    trainer.forward_backward = noted
+    image = trainer.train_loader_x[0]["img"].to(trainer.device)
+    for trainer.epoch in range(epochs):
+        trainer.run_epoch()
+        trainer.set_model_mode("eval")
+        with torch.no_grad():
+            seen.append(trainer.model_inference(image).cpu())
+    return [*seen, *(p.detach().cpu() for p in trainer.model.prompt_learner.parameters())]
+
+
+# --- captured against plain -----------------------------------------------------------------------
+
+
+@METHODS
+@pytest.mark.parametrize("chunk", [0, 12])
+def test_replayed_training_equals_plain_training(fake, trainer_class, chunk):
+    results = []
+    for captured in (True, False):
+        batches = make_batches(4, 4, 4, 4, 3)
+        options = {"MODEL.CUDA_GRAPH": captured, "MODEL.TEXT_CHUNK": chunk}
+        results.append(train(build(trainer_class, batches, **options), epochs=4))
+    for ours, plain in zip(*results, strict=True):
+        assert torch.equal(ours, plain)
+    assert (fake.made, fake.replays) == (2, 15 + 3)
+
+
+@on_gpu
+@METHODS
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_captured_training_follows_plain_training(trainer_class, precision, size, caplog):
+    results = []
+    key = f"TRAINER.{trainer_class.config_node}.PREC"
+    for captured in (True, False):
+        batches = make_batches(*[size + 1] * 4, size)
+        options = {"USE_CUDA": True, key: precision, "MODEL.CUDA_GRAPH": captured}
+        trainer = build(trainer_class, batches, **options)
+        results.append(train(trainer, epochs=4))
+        if captured:
+            assert trainer._step_graph.replays()
+    for ours, plain in zip(*results, strict=True):
+        assert_close(ours, plain, TOLERANCE[precision])
+    assert not caplog.records
+
+
+@on_gpu
+def test_captured_steps_in_chunks():
+    """Chunks that the backward pass computes again can be recorded, too."""
+    results = []
+    for captured in (True, False):
+        options = {"USE_CUDA": True, "MODEL.CUDA_GRAPH": captured, "MODEL.TEXT_CHUNK": 12}
+        trainer = build(CoCoOp, make_batches(*[4] * 6), **options)
+        results.append(train(trainer))
+        if captured:
+            assert trainer._step_graph.replays()
+    for ours, plain in zip(*results, strict=True):
+        assert_close(ours, plain, TOLERANCE["fp32"])
+
+
+def test_whole_runs(data, tmp_path, fake):
+    """Features encoded ahead, evaluations in between, checkpoints: the same, bit for bit."""
+    opts = ("DATASET.NUM_SHOTS", "4", "TEST.FINAL_MODEL", "best_val")
+    flags = {"epoch": 3, "train_batch_size": 4}
+    results, states = [], []
+    for captured in ("True", "False"):
+        out = tmp_path / captured
+        results.append(run(data, out, *opts, "MODEL.CUDA_GRAPH", captured, **flags))
+        states.append(load_checkpoint(str(out / "prompt_learner/model.pth.tar-3"))["state_dict"])
+    assert results[0] == results[1]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert fake.replays > 5
+    digests = [
+        json.loads((tmp_path / captured / "results.jsonl").read_text().splitlines()[-1])
+        for captured in ("True", "False")
+    ]
+    assert digests[0]["config_digest"] == digests[1]["config_digest"]
+
+
+@on_gpu
+@METHODS
+def test_resumed_training_on_a_gpu(data, tmp_path, monkeypatch, trainer_class):
+    opts = ("DATASET.NUM_SHOTS", "4", "TRAIN.CHECKPOINT_FREQ", "2", "MODEL.FEATURES.STORE_MB", "0")
+    name = trainer_class.__name__
+    recipes = {"CoOp": "CoOp/vit_b16_ctxv1", "CoCoOp": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
+    flags = {"trainer": name, "recipe": recipes[name], "train_batch_size": 4, "epoch": 5}
+    run(data, tmp_path / "whole", *opts, **flags)
+    with monkeypatch.context() as patch:
+        stop_in_epoch(patch, 3)
+        with pytest.raises(StoppedError):
+            run(data, tmp_path / "broken", *opts, **flags)
+    run(data, tmp_path / "broken", *opts, resume=str(tmp_path / "broken"), **flags)
+    whole, broken = (
+        load_checkpoint(str(tmp_path / folder / "prompt_learner/model.pth.tar-5"))["state_dict"]
+        for folder in ("whole", "broken")
+    )
+    for key in whole:
+        assert_close(broken[key], whole[key], TOLERANCE["fp16"], key)
+
+
+# --- who is captured ------------------------------------------------------------------------------
+
+
+def test_where_steps_are_captured():
+    (batch,) = make_batches(2)
+    trainer = build(CoOp, [batch])
+    assert not trainer.captures_step(), "on a CPU"
+    trainer.device = torch.device("cuda")
+    assert trainer.captures_step()
+    trainer.precision = "amp"
+    assert not trainer.captures_step()
+    trainer.precision = "fp16"
+    trainer.cfg.MODEL.CUDA_GRAPH = False
+    assert not trainer.captures_step()
+
+
+def test_the_statement_is_not_inherited():
+    """A subclass may draw random numbers in its step: a graph would draw the same ones again."""
+
+    class Mine(CoOp):
+        pass
+
+    trainer = fed_by(Mine, NAMES, make_batches(2))(make_cfg("vit_a"))
+    trainer.device = torch.device("cuda")
+    assert not trainer.captures_step()
+    assert vars(CoOp)["capturable_step"]
+    assert vars(CoCoOp)["capturable_step"]
+
+
+def test_a_graph_is_gone_after_training(fake, tmp_path, data):
+    kept: list[PromptTrainer] = []
+
+    class Kept(CoOp):
+        pass
+
+    plain = CoOp.after_train
+
+    def after_train(self: CoOp) -> None:
+        assert "_step_graph" in vars(self)
+        plain(self)
+        kept.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CoOp, "after_train", after_train)
+        run(data, tmp_path, "DATASET.NUM_SHOTS", "2", epoch=1, train_batch_size=2)
+    assert "_step_graph" not in vars(kept[0])
+
+
+# --- no waiting -----------------------------------------------------------------------------------
+
+
+class HostReads(TorchDispatchMode):
+    """Notes operations that hand a number, or a number of elements, to the host."""
+
+    KINDS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name.startswith(self.KINDS):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@METHODS
+@pytest.mark.parametrize("chunk", [0, 12])
+def test_a_step_reads_nothing_back(monkeypatch, trainer_class, chunk):
+    """As on a GPU, where reading waits; on a CPU it costs nothing and the loss is looked at."""
+    monkeypatch.setattr(text_encoder, "attend", tile_attention.fused_attention)  # the GPU's
+    batches = make_batches(*[3] * 4)
+    trainer = build(trainer_class, batches, **{"MODEL.TEXT_CHUNK": chunk})
+    trainer.num_batches = len(batches)
+    trainer.forward_backward(batches[0])  # makes what is made once
+    with HostReads() as on_cpu:
+        trainer.forward_backward(batches[1])
+    assert on_cpu.seen == ["_local_scalar_dense"], "the look at the loss is seen"
+    monkeypatch.setattr(step_reports, "must_wait", lambda value: isinstance(value, Tensor))
+    for name in ("item", "tolist", "numpy", "cpu"):
+        monkeypatch.setattr(Tensor, name, _forbidden, raising=False)
+    with HostReads() as reads:
+        for trainer.batch_idx in (2, 3):  # the last of them ends an epoch
+            trainer.forward_backward(batches[trainer.batch_idx])
+    assert reads.seen == []
+
+
+def _forbidden(*_: Any) -> None:
+    raise AssertionError("read back to the host")
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_gpu
+@METHODS
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("captured", [True, False])
+def test_a_step_never_waits_for_the_gpu(trainer_class, precision, captured):
+    key = f"TRAINER.{trainer_class.config_node}.PREC"
+    options = {"USE_CUDA": True, key: precision, "MODEL.CUDA_GRAPH": captured}
+    batches = make_batches(*[4] * 10)
+    trainer = build(trainer_class, batches, **options)
+    trainer.num_batches = 100
+    for trainer.batch_idx, batch in enumerate(batches[:5]):
+        trainer.forward_backward(batch)
+    with waiting_is_an_error():
+        for trainer.batch_idx, batch in enumerate(batches[5:], 5):
+            trainer.forward_backward(batch)
+    assert not captured or trainer._step_graph.replays()
+
+
+# --- ImageNet's size ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def imagenet() -> Bench:
+    names = json.loads((ROOT / "datasets/classnames.json").read_text(encoding="utf-8"))
+    return Bench(torch.device("cuda"), "fp16", names)
+
+
+@on_gpu
+def test_a_thousand_classes_train_in_less_than_4_gb(imagenet):
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work = imagenet.works(Case("step", "CoCoOp", 1000))["ours"]
+    for _ in range(3):
+        work()
+    assert work.graph.replays()
+    assert torch.cuda.max_memory_reserved() < 4e9
+
+
+@on_gpu
+def test_a_thousand_classes_are_tested_at_batch_100(imagenet):
+    logits = imagenet.works(Case("test", "CoCoOp", 1000, 100))["ours"]()[0]
+    assert logits.shape == (100, 1000)
+    assert logits.isfinite().all()
