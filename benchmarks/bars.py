@@ -74,9 +74,16 @@ def _seconds(text: str, key: str, most: float) -> Bar:
     return Bar(f"{text}: seconds", (key,), lambda r: r[key]["ours_seconds"], most=most)
 
 
+def _total_memory(text: str, key: str, most: float) -> Bar:
+    return Bar(
+        f"{text}: GB on the GPU", (key,), lambda r: r[key]["ours_total_bytes"] / 1e9, most=most
+    )
+
+
 GPU_BARS = (  # of the H200 class, fp16
     _seconds("CoCoOp, step, 5 classes, batch 4", "step CoCoOp 5 b4", 0.003),
     _seconds("CoCoOp, step, 1000 classes, batch 1", "step CoCoOp 1000 b1", 0.025),
+    _total_memory("CoCoOp, step, 1000 classes, batch 1", "step CoCoOp 1000 b1", 4.0),
 )
 BARS = {"cpu": CPU_BARS, "cuda": GPU_BARS}
 

@@ -16,10 +16,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import gc
 import io
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from dassl.utils import write_json
 from trainers import cocoop, coop
 from trainers.clip_utils import CLIP, freeze
 from trainers.frozen_linear import default_backend
+from trainers.step_graph import CHECKS, Passes, StepGraph
 from trainers.text_encoder import free_bytes
 
 N_CTX = {"CoOp": 16, "CoCoOp": 4}  # of the papers
@@ -146,40 +149,56 @@ class Bench:
 
         return {"plain": plain_features, "ours": lambda: [model.encode_image(image)]}
 
-    def _logits(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+    def _forwards(self, case: Case, model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
         path = plain.coop_logits if case.method == "CoOp" else plain.cocoop_logits
-        return {"plain": lambda: path(model, self.clip, image), "ours": lambda: model(image)}
+        return {"plain": lambda image: path(model, self.clip, image), "ours": model}
 
     def _step(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
         label = torch.arange(case.batch, device=self.device) % case.n_cls
         # A rate of zero: each step costs what it costs, and both paths stay comparable.
         optim = torch.optim.SGD(model.prompt_learner.parameters(), lr=0.0, momentum=0.9)
 
-        def step(forward: Work) -> Work:
+        def passes_of(forward: Callable[[Tensor], Tensor]) -> Passes:
+            def passes(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+                logits = forward(image)
+                loss = F.cross_entropy(logits, label)
+                loss.backward()
+                return loss.detach(), logits.detach()
+
+            return passes
+
+        def step(passes: Passes) -> Work:
             def work() -> list[Tensor]:
-                logits = forward()
                 optim.zero_grad()
-                F.cross_entropy(logits, label).backward()
+                _, logits = passes(image, label)
                 optim.step()
-                return [logits.detach(), *(p.grad for p in model.prompt_learner.parameters())]
+                return [logits, *(p.grad for p in model.prompt_learner.parameters())]
 
             return work
 
-        return {name: step(work) for name, work in self._logits(case, model, image).items()}
+        passes = {name: passes_of(f) for name, f in self._forwards(case, model).items()}
+        works = {name: step(p) for name, p in passes.items()}
+        if self.device.type == "cuda":  # as in training, see PromptTrainer
+            graph = StepGraph(passes["ours"], model)
+            for _ in range(1 + CHECKS):
+                graph(image, label)
+            counted, works["ours"] = works["ours"], step(graph)
+            works["ours"].counted, works["ours"].graph = counted, graph
+        return works
 
     def _test(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
         model.eval()
 
-        def without_gradient(forward: Work) -> Work:
+        def without_gradient(forward: Callable[[Tensor], Tensor]) -> Work:
             def work() -> list[Tensor]:
                 with torch.no_grad():
-                    return [forward()]
+                    return [forward(image)]
 
             return work
 
-        works = {n: without_gradient(w) for n, w in self._logits(case, model, image).items()}
+        works = {n: without_gradient(f) for n, f in self._forwards(case, model).items()}
         # With CoOp the text is encoded in the first batch; what is timed are the others.
-        return {**works, "image": without_gradient(lambda: model.encode_image(image))}
+        return {**works, "image": without_gradient(model.encode_image)}
 
 
 def largest_difference(works: dict[str, Work]) -> float | None:
@@ -208,8 +227,13 @@ def measure(bench: Bench, case: Case, seconds: float, room: int) -> dict[str, An
         result[f"{name}_seconds"] = statistics.median(times[name])
         if name == "plain" and case.n_cls > 100:
             continue  # minutes, and nothing new
-        result[f"{name}_flops"] = count_flops(works[name])
-        result[f"{name}_bytes"] = added_memory(works[name], bench.device)
+        work = getattr(works[name], "counted", works[name])  # a replay does not show what it does
+        result[f"{name}_flops"] = count_flops(work)
+        result[f"{name}_bytes"] = added_memory(work, bench.device)
+    if hasattr(works["ours"], "graph"):
+        del work
+        works.clear()
+        result |= captured_step(bench, case)
     return result
 
 
@@ -220,6 +244,18 @@ def plain_is_possible(case: Case, device: torch.device, room: int) -> bool:
     if device.type == "cpu" and prompts > PLAIN_PROMPTS and case.key not in needed:
         return False
     return case.part not in ("text", "step") or prompts * PLAIN_BYTES_PER_PROMPT <= room
+
+
+def captured_step(bench: Bench, case: Case) -> dict[str, Any]:
+    """Returns the GPU memory that torch holds at most while only our path runs, weights and graph
+    included, and whether steps are replayed."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work = bench.works(case)["ours"]
+    work()
+    held = torch.cuda.max_memory_reserved()
+    return {"ours_total_bytes": held, "captured": work.graph.replays()}
 
 
 def select(args: argparse.Namespace) -> list[Case]:

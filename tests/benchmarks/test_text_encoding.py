@@ -32,6 +32,7 @@ def result(key: str, **values) -> dict:
         "ours_flops": 10**10,
         "plain_bytes": 10**9,
         "ours_bytes": 10**7,
+        "ours_total_bytes": 3 * 10**9,
         "share_of_peak": 0.7,
         **values,
     }
@@ -52,6 +53,15 @@ def test_failures(capsys):
     assert failures(slow, bars) == 1
     assert "FAIL         CoCoOp, step, 5 classes, batch 4" in capsys.readouterr().out
     assert failures([], bars) == len(bars)
+
+
+def test_bars_of_a_gpu(capsys):
+    key = "step CoCoOp 1000 b1"
+    results = [result("step CoCoOp 5 b4", ours_seconds=0.002), result(key, ours_seconds=0.02)]
+    assert failures(results, BARS["cuda"]) == 0
+    results[1]["ours_total_bytes"] = 4.1e9
+    assert failures(results, BARS["cuda"]) == 1
+    assert "GB on the GPU: 4.1 (at most 4.0)" in capsys.readouterr().out
 
 
 def test_document_can_be_filled():
