@@ -31,7 +31,7 @@ def by_turns(
     Args:
         works: what to do, by name. Do each once before, or one-time costs are timed.
         device: waited for before and after.
-        seconds: stop after this time, but not before three rounds (one if rounds take a minute).
+        seconds: stop after this time, but not before three rounds (one if it takes 20 seconds).
         warm: the work that was done last; if it is the first one, it needs no untimed run.
 
     Returns:
@@ -40,7 +40,7 @@ def by_turns(
     times: dict[str, list[float]] = {name: [] for name in works}
     start = time.perf_counter()
     rounds, passed = 0, 0.0
-    while rounds < (1 if passed > 60 else 3) or (rounds < 50 and passed < seconds):
+    while rounds < (1 if passed > 20 else 3) or (rounds < 50 and passed < seconds):
         for name, work in works.items():
             if name != warm:
                 work()
