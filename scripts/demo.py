@@ -1,165 +1,120 @@
-"""Zero-shot CLIP, CoOp and CoCoOp on the embedded default: base to new classes, three seeds.
+"""Zero-shot CLIP, CoOp and CoCoOp on the embedded default, three seeds: a table and a chart.
 
-Everything goes through `train.main`; the table and the chart are made from the run records alone.
+The runs are the sweep's: base to new classes by the protocol `base2new`, all ten classes by
+`fewshot`. Started again, it repeats nothing that is finished.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import statistics
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 from tabulate import tabulate
 
-import train
+from dassl.utils import UserError
 from dassl.utils.cli import run_cli
-from dassl.utils.results import read_records
+from sweep.cli import default_jobs, gpu_places
+from sweep.formats import ours
+from sweep.grid import Row
+from sweep.local import LocalExecutor
+from sweep.plots import bar_figure
+from sweep.protocols import PROTOCOLS, Cell, Setting
+from sweep.recipes import CLIP, COCOOP, COOP_WORDS, EMBEDDED, SEEDS
+from sweep.records import samples_of
+from sweep.request import in_order
+from sweep.runner import Options, Sweep
+from sweep.stats import harmonic, value
 
-SHOTS = 16
-METHODS = {"ZeroshotCLIP": "zero-shot CLIP", "CoOp": "CoOp", "CoCoOp": "CoCoOp"}
-Scores = dict[tuple[str, str], list[float]]  # (trainer, classes) → accuracies, one a seed
+METHODS = (replace(CLIP, label="zero-shot CLIP"), COOP_WORDS, COCOOP)
+COLORS = ("#9aa5b1", "#2f6fb3", "#d9822b")
+PARTS = {
+    "base": "base classes\n(trained on)",
+    "new": "new classes\n(never seen)",
+    "all": "all ten\n(trained on all)",
+}
 
 
-def arguments(trainer: str, root: Path, output: Path, **more: object) -> argparse.Namespace:
-    recipe = "CoOp" if trainer == "ZeroshotCLIP" else trainer
-    return argparse.Namespace(
-        trainer=trainer,
-        root=str(root),
-        output_dir=str(output),
-        dataset_config_file="configs/datasets/digits.yaml",
-        config_file=f"configs/trainers/{recipe}/tiny.yaml",
-        opts=["DATASET.NUM_SHOTS", str(SHOTS)],
-        **more,
+def plan(seeds: Sequence[int]) -> list[Cell]:
+    """Returns the numbers of the table, each with the runs that give it."""
+    setting = Setting(METHODS, (EMBEDDED,), tuple(dict.fromkeys(seeds)), parts=("base", "new"))
+    return [cell for name in ("base2new", "fewshot") for cell in PROTOCOLS[name].cells(setting)]
+
+
+def carry_out(cells: Sequence[Cell], root: Path, output: Path) -> None:
+    """Does the runs that are not finished.
+
+    Raises:
+        UserError: some failed.
+    """
+    jobs = default_jobs()
+    runs = in_order([run for cell in cells for run in cell.runs])
+    sweep = Sweep(runs, Options(output.absolute(), str(root.expanduser().absolute()), jobs))
+    sweep.look()
+    left = len(sweep.open_runs())
+    print(
+        f"{len(runs)} runs, {len(runs) - left} of them finished before, {jobs} at once", flush=True
     )
+    # The model is so small that a second thread only gets in the way.
+    sweep.carry_out(LocalExecutor(jobs, 1, gpu_places()))
+    if sweep.failed:
+        raise UserError(sweep.summary("python " + " ".join(sys.argv)))
 
 
-def plan(root: Path, out: Path, seeds: list[int]) -> list[tuple[str, str, argparse.Namespace]]:
-    """Returns (trainer, classes, arguments) of every run, a training before its evaluations."""
-    runs = []
-    for classes in ("base", "new", "all"):
-        zero = arguments("ZeroshotCLIP", root, out / "zeroshot" / classes, eval_only=True, seed=1)
-        zero.subsample_classes = classes
-        runs.append(("ZeroshotCLIP", classes, zero))
-    for seed in seeds:
-        for trainer in ("CoOp", "CoCoOp"):
-            folder = out / trainer.lower() / f"seed{seed}"
-            base = arguments(trainer, root, folder / "base", seed=seed, subsample_classes="base")
-            new = arguments(trainer, root, folder / "new", seed=seed, subsample_classes="new")
-            new.eval_only, new.model_dir = True, base.output_dir
-            whole = arguments(trainer, root, folder / "all", seed=seed, subsample_classes="all")
-            runs += [(trainer, "base", base), (trainer, "new", new), (trainer, "all", whole)]
-    return runs
+def rows_of(cells: Sequence[Cell], output: Path) -> list[Row]:
+    """Returns a row a method, made from the run records alone."""
+    rows = {method: Row((method.label,), {}) for method in METHODS}
+    for cell in cells:
+        samples = samples_of(cell, output.absolute())
+        rows[cell.method].values[cell.part] = value(samples, len(cell.runs))
+    return list(rows.values())
 
 
-def execute(args: argparse.Namespace) -> float:
-    """Runs quietly (log.txt has every line); returns the accuracy of the record it left."""
-    if getattr(args, "eval_only", False) and getattr(args, "model_dir", ""):
-        pointer = Path(args.model_dir) / "prompt_learner" / "checkpoint"
-        args.load_epoch = int(pointer.read_text().rpartition("-")[2])
-    with contextlib.redirect_stdout(io.StringIO()):
-        train.main(args)
-    record = list(read_records(Path(args.output_dir) / "results.jsonl"))[-1]
-    return record["metrics"]["accuracy"]
-
-
-def run_all(runs: list[tuple[str, str, argparse.Namespace]]) -> Scores:
-    scores: Scores = {}
-    start = time.monotonic()
-    for number, (trainer, classes, args) in enumerate(runs, 1):
-        what = "evaluated" if getattr(args, "eval_only", False) else "trained and evaluated"
-        accuracy = execute(args)
-        scores.setdefault((trainer, classes), []).append(accuracy)
-        left = (time.monotonic() - start) / number * (len(runs) - number)
-        print(
-            f"[{number:2}/{len(runs)}] {METHODS[trainer]:14} seed {args.seed}  {what} on {classes} "
-            f"classes: {accuracy:5.1f}%   (about {left:.0f} s left)",
-            flush=True,
-        )
-    return scores
-
-
-def mean_std(values: list[float]) -> tuple[float, float]:
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def harmonic(base: float, new: float) -> float:
-    """H of base and new accuracy (CoCoOp, arXiv 2203.05557, section 4.1)."""
-    return 2 * base * new / (base + new)
-
-
-def table(scores: Scores) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Base, new, H (of the means, as in the papers) and, trained apart, all ten classes."""
-
-    def cell(trainer: str, classes: str) -> str:
-        values = scores[trainer, classes]
-        mean, std = mean_std(values)
-        return f"{mean:.1f} ± {std:.1f}" if len(values) > 1 else f"{mean:.1f}"
-
-    rows = []
-    for trainer, name in METHODS.items():
-        means = [statistics.mean(scores[trainer, c]) for c in ("base", "new")]
-        cells = [cell(trainer, c) for c in ("base", "new")]
-        rows.append([name, *cells, f"{harmonic(*means):.1f}", cell(trainer, "all")])
+    lines = []
+    for row in rows:
+        base, new, whole = (row.values[part] for part in PARTS)
+        h = f"{harmonic(base.mean, new.mean):.1f}"
+        lines.append([*row.labels, ours(base, 1), ours(new, 1), h, ours(whole, 1)])
     return tabulate(
-        rows,
+        lines,
         ["", "base", "new", "H", "all ten"],
         colalign=("left", "right", "right", "right", "right"),
         disable_numparse=True,
     )
 
 
-def chart(scores: Scores, path: Path) -> None:
+def chart(rows: Sequence[Row], path: Path) -> None:
     """Saves grouped bars with the seeds' standard deviation."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    groups = {"base": "base classes\n(trained on)", "new": "new classes\n(never seen)"}
-    groups["all"] = "all ten\n(trained on all)"
-    colors = ("#9aa5b1", "#2f6fb3", "#d9822b")
-    figure, axes = plt.subplots(figsize=(7, 4), dpi=150)
-    for i, ((trainer, name), color) in enumerate(zip(METHODS.items(), colors)):
-        stats = [mean_std(scores[trainer, c]) for c in groups]
-        places = [g + (i - 1) * 0.27 for g in range(len(groups))]
-        means, errors = [m for m, _ in stats], [s for _, s in stats]
-        bars = axes.bar(places, means, 0.25, yerr=errors, label=name, color=color, capsize=3)
-        axes.bar_label(bars, [f"{m:.1f}" for m in means], padding=3, fontsize=8)
-    axes.set_xticks(range(len(groups)), groups.values())
-    axes.set_ylabel("accuracy (%)")
-    axes.set_ylim(0, 119)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=3, loc="upper center", frameon=False)
-    axes.set_title(f"Handwritten digits, {SHOTS} shots, mean and std over seeds", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    title = "Handwritten digits, 16 shots, mean and std over seeds"
+    bar_figure(rows, PARTS, title, COLORS).savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder for data sets")
     parser.add_argument("--output-dir", type=Path, default=Path("output/demo"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     args = parser.parse_args()
-    torch.set_num_threads(1)  # the model is so small that a second thread only gets in the way
     start = time.monotonic()
-    scores = run_all(plan(args.root, args.output_dir, args.seeds))
-    chart(scores, args.output_dir / "chart.png")
-    print(f"\n{table(scores)}\n")
+    cells, output = plan(args.seeds), args.output_dir
+    carry_out(cells, args.root, output)
+    rows = rows_of(cells, output)
+    chart(rows, output / "chart.png")
+    print(f"\n{table(rows)}\n")
     print("base: first five classes, 16 shots each; new: the other five, never trained on;")
     print("H: harmonic mean of the two means; all ten: trained and tested on all. Accuracy in %.")
-    print(f"\nChart            {args.output_dir / 'chart.png'}")
-    print(f"Logs             {args.output_dir}/<method>/seed<k>/<classes>/log.txt")
-    print(f"Learned prompts  {args.output_dir}/<method>/seed<k>/base/prompt_learner/")
-    print(f"Run records      {args.output_dir}/<method>/seed<k>/<classes>/results.jsonl")
+    folder = f"{EMBEDDED}/<shots>/<method>/<recipe>/seed<k>"
+    print(f"\nChart            {output / 'chart.png'}")
+    print(f"Logs             {output}/<part>/{folder}/log.txt")
+    print(f"Run records      {output}/<part>/{folder}/results.jsonl")
+    print(f"Learned prompts  {output}/train_<classes>/{folder}/prompt_learner/")
     print(f"Took {time.monotonic() - start:.0f} s")
 
 

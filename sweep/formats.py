@@ -18,14 +18,14 @@ GREEN, RED, GREY, PLAIN = "\033[32m", "\033[31m", "\033[90m", "\033[0m"
 Paint = Callable[[str, Value], str]
 
 
-def ours(value: Value | None) -> str:
-    """Returns "80.4 ± 0.5", "missing", or "" where there is nothing to show."""
+def ours(value: Value | None, decimals: int = 2) -> str:
+    """Returns "80.41 ± 0.52", "missing", or "" where there is nothing to show."""
     if value is None:
         return ""
     if value.text or value.mean is None:
         return value.text or MISSING
-    text = f"{value.mean:.2f}"
-    text += f" ± {value.std:.2f}" if value.std is not None else ""
+    text = f"{value.mean:.{decimals}f}"
+    text += f" ± {value.std:.{decimals}f}" if value.std is not None else ""
     return text if value.complete else f"{text} ({value.n} of {value.wanted} seeds)"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.grid import Grid, Row
@@ -77,13 +77,28 @@ def _curve_panel(panel: Any, group: str, rows: Sequence[Row], methods: Sequence[
 
 def bars(grid: Grid) -> str:
     """Returns grouped bars, as SVG, of the first group of a base-to-new table: the average."""
-    pyplot = _pyplot()
     group = grid.rows[0].labels[0]
     rows = [row for row in grid.rows if row.labels[0] == group]
-    figure, axes = pyplot.subplots(figsize=(7.5, 3.6))
+    return _svg(bar_figure(rows, {column: column for column in grid.columns}, group))
+
+
+def bar_figure(
+    rows: Sequence[Row],
+    columns: Mapping[str, str],
+    title: str,
+    colors: Sequence[str] = COLORS,
+) -> Any:
+    """Returns a figure with a group of bars a column, one a row, and the seeds' spread.
+
+    Args:
+        rows: their last label is the legend's.
+        columns: key of the rows' values → what stands below the group.
+        colors: one a row, in turn.
+    """
+    figure, axes = _pyplot().subplots(figsize=(7.5, 3.6))
     width = 0.8 / len(rows)
     for i, row in enumerate(rows):
-        values = [row.values.get(column) for column in grid.columns]
+        values = [row.values.get(column) for column in columns]
         there = [(x, v) for x, v in enumerate(values) if v is not None and v.mean is not None]
         places = [x + (i - (len(rows) - 1) / 2) * width for x, _ in there]
         drawn = axes.bar(
@@ -91,19 +106,19 @@ def bars(grid: Grid) -> str:
             [v.mean for _, v in there],
             width * 0.92,
             yerr=[v.std or 0.0 for _, v in there],
-            color=COLORS[i % len(COLORS)],
-            label=row.labels[1],
+            color=colors[i % len(colors)],
+            label=row.labels[-1],
             capsize=2,
         )
         axes.bar_label(drawn, [f"{v.mean:.1f}" for _, v in there], padding=2, fontsize=7)
-    axes.set_xticks(range(len(grid.columns)), grid.columns)
+    axes.set_xticks(range(len(columns)), columns.values())
     axes.set_ylabel("accuracy (%)")
     axes.set_ylim(0, 119)
-    axes.set_title(group, fontsize=10)
+    axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=3, loc="upper center", frameon=False, fontsize=8)
     figure.tight_layout()
-    return _svg(figure)
+    return figure
 
 
 def _svg(figure: Any) -> str:

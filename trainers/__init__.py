@@ -6,24 +6,15 @@ not stop the others; the reason is reported when a trainer is asked for that nob
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from types import ModuleType
-
 from yacs.config import CfgNode
 
-modules: dict[str, ModuleType] = {}
-failed_imports: dict[str, Exception] = {}  # file name → why it could not be imported
+from dassl.utils.plugins import extend_cfg_by, import_files
 
-for _info in pkgutil.iter_modules(__path__):
-    try:
-        modules[_info.name] = importlib.import_module(f"{__name__}.{_info.name}")
-    except Exception as error:  # whatever a foreign file does wrong
-        failed_imports[f"{_info.name}.py"] = error
+__all__ = ["extend_cfg", "failed_imports", "modules"]
+
+modules, failed_imports = import_files(__name__, __path__)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Adds the settings of every method to a configuration."""
-    for module in modules.values():
-        if hasattr(module, "extend_cfg"):
-            module.extend_cfg(cfg)
+    extend_cfg_by(modules, cfg)

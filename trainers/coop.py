@@ -74,21 +74,23 @@ class CustomCLIP(BaseCustomCLIP):
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
         prompt_learner = PromptLearner(cfg, classnames, clip_model)
         super().__init__(clip_model, prompt_learner, TextEncoder(clip_model, cfg.MODEL.TEXT_CHUNK))
-        self._known: tuple[tuple, Tensor] | None = None  # state of the context, text features
+        self._kept: tuple[tuple, Tensor, Tensor] | None = None  # kind, context, its features
 
     def text_features(self) -> Tensor:
         """Returns (C, E) class features of length 1.
 
-        Without gradients they are computed once and kept until the context changes.
+        Without gradients they are computed once and kept until the context changes. It is compared
+        by value: writes through `.data` leave no other trace. On a GPU that waits for the batch's
+        image encoding, as the copy of the next batch would.
         """
         ctx = self.prompt_learner.ctx
         if torch.is_grad_enabled():
-            self._known = None
+            self._kept = None
             return self._encode()
-        state = (ctx.data_ptr(), ctx._version, torch.is_autocast_enabled())
-        if self._known is None or self._known[0] != state:
-            self._known = (state, self._encode())
-        return self._known[1]
+        kind = (ctx.device, ctx.dtype, torch.is_autocast_enabled(ctx.device.type))
+        if self._kept is None or self._kept[0] != kind or not torch.equal(self._kept[1], ctx):
+            self._kept = (kind, ctx.detach().clone(), self._encode())
+        return self._kept[2]
 
     def _encode(self) -> Tensor:
         learner = self.prompt_learner

@@ -1,35 +1,53 @@
 """The embedded default shows the method: learned prompts beat hand-written ones by far."""
 
 from pathlib import Path
-from statistics import mean
 
 import pytest
 
 from scripts import demo
+from sweep.grid import Row
+from sweep.stats import value
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def scores(tmp_path_factory: pytest.TempPathFactory) -> demo.Scores:
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """Zero-shot CLIP and CoOp on base and all classes, three seeds."""
     folder = tmp_path_factory.mktemp("demo")
-    runs = demo.plan(folder / "data", folder / "output", seeds=[1, 2, 3])
-    return demo.run_all([r for r in runs if r[0] != "CoCoOp" and r[1] != "new"])
+    cells = [c for c in demo.plan([1, 2, 3]) if c.method.trainer != "CoCoOp" and c.part != "new"]
+    demo.carry_out(cells, folder / "data", folder / "output")
+    return {row.labels[0]: row for row in demo.rows_of(cells, folder / "output")}
 
 
-@pytest.mark.parametrize(("classes", "points"), [("base", 3), ("all", 5)])
-def test_coop_gains_over_zero_shot(scores: demo.Scores, classes: str, points: float):
-    learned, hand_written = scores["CoOp", classes], scores["ZeroshotCLIP", classes]
-    assert len(learned) == 3
-    assert mean(learned) - mean(hand_written) >= points
+@pytest.mark.parametrize(("part", "points"), [("base", 3), ("all", 5)])
+def test_coop_gains_over_zero_shot(rows: dict[str, Row], part: str, points: float):
+    learned, hand_written = rows["CoOp"].values[part], rows["zero-shot CLIP"].values[part]
+    assert (learned.n, hand_written.n) == (3, 1)
+    assert learned.mean - hand_written.mean >= points
+
+
+def test_plan_shares_the_runs_of_the_protocols():
+    """Nine numbers come from 21 runs; the new classes test what the base classes taught."""
+    cells = demo.plan([1, 2, 3])
+    assert {(c.method.label, c.part, len(c.runs)) for c in cells} == {
+        (name, part, 1 if name == "zero-shot CLIP" else 3)
+        for name in ("zero-shot CLIP", "CoOp", "CoCoOp")
+        for part in demo.PARTS
+    }
+    runs = {run for cell in cells for run in cell.runs}
+    assert len(runs) == 21
+    for cell in cells:
+        if cell.method.learns and cell.part == "new":
+            assert all(run.source in runs and run.source.classes == "base" for run in cell.runs)
 
 
 def test_table_and_chart(tmp_path: Path):
-    scores = {(t, c): [90.0, 92.0] for t in demo.METHODS for c in ("base", "new", "all")}
-    scores["ZeroshotCLIP", "base"] = [80.0]
-    lines = demo.table(scores).splitlines()
+    two = value({1: 90.0, 2: 92.0}, 2)
+    rows = [Row((method.label,), dict.fromkeys(demo.PARTS, two)) for method in demo.METHODS]
+    rows[0].values["base"] = value({1: 80.0}, 1)
+    lines = demo.table(rows).splitlines()
     values = lines[2].removeprefix("zero-shot CLIP").split()
     assert values == ["80.0", "91.0", "±", "1.4", "85.1", "91.0", "±", "1.4"]
-    demo.chart(scores, tmp_path / "chart.png")
+    demo.chart(rows, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size > 5000

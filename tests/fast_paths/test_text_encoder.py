@@ -202,3 +202,47 @@ def test_encoded_again_after_the_context_was_replaced(counted):
     calls.clear()
     assert not torch.equal(evaluate(model), before)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("csc", [False, True])
+def test_encoded_again_after_a_write_that_leaves_no_trace(csc):
+    """Writes through `.data` neither move the tensor nor count as a version of it."""
+    model = custom_clip(coop, {**CASE, "CSC": csc}, NAMES).eval()
+    ctx = model.prompt_learner.ctx
+    before = evaluate(model)
+    trace = ctx.data_ptr(), ctx._version
+    ctx.data[..., -1, -1] += 0.5
+    assert (ctx.data_ptr(), ctx._version) == trace
+    fresh = custom_clip(coop, {**CASE, "CSC": csc}, NAMES).eval()
+    fresh.prompt_learner.load_state_dict(model.prompt_learner.state_dict())
+    after = evaluate(model)
+    assert torch.equal(after, evaluate(fresh))
+    assert not torch.equal(after, before)
+
+
+def test_kept_when_the_same_values_are_written(counted):
+    model, calls = counted
+    before = evaluate(model)
+    model.train().eval()
+    model.prompt_learner.load_state_dict(model.prompt_learner.state_dict())
+    calls.clear()
+    assert torch.equal(evaluate(model), before)
+    assert calls == []
+
+
+def test_encoded_again_in_another_precision(counted):
+    model, calls = counted
+    evaluate(model)
+    model.prompt_learner.ctx.data = model.prompt_learner.ctx.data.bfloat16().float()
+    evaluate(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        evaluate(model)
+    assert len(calls) == 3
+
+
+def test_kept_in_inference_mode(counted):
+    model, calls = counted
+    with torch.inference_mode():
+        for seed in range(2):
+            model(images(2, 32, seed))
+    assert len(calls) == 1

@@ -196,3 +196,15 @@ def test_estimates_learn_from_finished_runs():
         "2 h 5 min",
         "2 days 7 h",
     ]
+
+
+def test_estimates_do_not_take_a_slow_start_for_slow_training():
+    runs = Request("base2new", ("ZeroshotCLIP", "CoOp"), ("digits",), (1,)).runs()
+    estimator = Estimator()
+    zero_shot, trained = (
+        next(r for r in runs if bool(r.shots) is learns) for learns in (False, True)
+    )
+    before = estimator.seconds(trained)
+    estimator.learn(zero_shot, 20 * model_seconds(zero_shot))
+    assert estimator.seconds(trained) == before
+    assert estimator.seconds(zero_shot) == pytest.approx(20 * model_seconds(zero_shot))
