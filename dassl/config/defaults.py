@@ -123,6 +123,8 @@ _C.TEST = CN()
 _C.TEST.EVALUATOR = "Classification"
 _C.TEST.PER_CLASS_RESULT = False
 _C.TEST.COMPUTE_CMAT = False  # save the confusion matrix to OUTPUT_DIR/cmat.pt
+# Also write predictions.csv, confusion.csv and confused.png (dassl.evaluation.error_analysis)
+_C.TEST.ERROR_ANALYSIS = False
 _C.TEST.NO_TEST = False  # skip the evaluation after training
 _C.TEST.SPLIT = "test"  # test, val
 _C.TEST.FINAL_MODEL = "last_step"  # last_step, best_val: the model evaluated after training

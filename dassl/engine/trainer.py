@@ -18,7 +18,7 @@ from dassl.data import DataManager
 from dassl.engine.base import TrainerBase
 from dassl.engine.progress import forget_progress, restore_progress, save_progress
 from dassl.engine.step_reports import StepReports
-from dassl.evaluation import build_evaluator
+from dassl.evaluation import ErrorAnalysis, build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, MissingFileError, mkdir_if_missing
 from dassl.utils.results import append_record, config_digest, versions
 
@@ -133,22 +133,33 @@ class SimpleTrainer(TrainerBase):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluates on "val" or "test" (TEST.SPLIT unless given); returns the evaluator's first
-        value, the accuracy in per cent. A record goes to `results.jsonl` in the output folder."""
+        value, the accuracy in per cent. A record goes to `results.jsonl` in the output folder.
+
+        With TEST.ERROR_ANALYSIS, the predictions of TEST.SPLIT go there as well, whatever the
+        evaluator; those that only choose the best epoch do not.
+        """
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
+        analyse = self.cfg.TEST.ERROR_ANALYSIS and split == self.cfg.TEST.SPLIT
+        analysis = ErrorAnalysis(self.lab2cname) if analyse else None
         if split != "val" or self.val_loader is None:
             split = "test"
         print(f"Evaluate on the *{split}* set")
         start = time.perf_counter()
         for batch in tqdm(self.test_inputs(split), desc=split, leave=False, disable=None):
             images, labels = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(images), labels)
+            output = self.model_inference(images)
+            self.evaluator.process(output, labels)
+            if analysis is not None:
+                analysis.add(output, labels, batch)
         results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         record = self.result_record(split, results, time.perf_counter() - start)
         append_record(Path(self.output_dir) / "results.jsonl", record)
+        if analysis is not None:
+            analysis.save(self.output_dir, _title(record), self.cfg.DATASET.ROOT)
         self.last_accuracy = next(iter(results.values()))
         return self.last_accuracy
 
@@ -300,6 +311,13 @@ class TrainerXU(SimpleTrainer):
             batch_x["label"].to(self.device, non_blocking=True),
             batch_u["img"].to(self.device, non_blocking=True),
         )
+
+
+def _title(record: dict[str, Any]) -> str:
+    """Returns what was evaluated, in a line."""
+    classes = "" if record["classes"] == "all" else f", {record['classes']} classes"
+    what = f"{record['trainer']} on {record['dataset']}{classes}, {record['split']} set"
+    return what + (f", seed {record['seed']}" if record["seed"] >= 0 else "")
 
 
 def _forever(loader: Iterable) -> Iterable:

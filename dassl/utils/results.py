@@ -22,6 +22,7 @@ from dassl.utils.files import PathLike
 _NOT_DETERMINING = (
     *("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
     *("DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.PRINT_FREQ"),
+    "TEST.ERROR_ANALYSIS",
     *("MODEL.FEATURES", "MODEL.CUDA_GRAPH"),  # how fast, not what; see trainers
 )
 
