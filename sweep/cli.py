@@ -39,6 +39,11 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     add("--jobs", type=int, default=0, help="runs at once; default: as memory and cores allow")
     add("--workers", type=int, default=None, help="processes that load images, in each run")
     add("--skip-missing", action="store_true", help="leave out data sets that are not there")
+    add(
+        "--error-analysis",
+        action="store_true",
+        help="also write predictions and confusions; finished runs are tested again for them",
+    )
     add("--only", choices=("train", "test"), help="only trainings, or only evaluations")
     add("--shard", default="", help="I/N: the I-th of N parts of the plan, counted from 0")
     add("--executor", default="local", help="local, or ray (a cluster; needs `pip install ray`)")
@@ -58,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     jobs = args.jobs if args.jobs > 0 else default_jobs()
     extra = () if args.workers is None else ("DATALOADER.NUM_WORKERS", str(args.workers))
     output = args.output.absolute()
-    options = Options(output, str(Path(args.root).expanduser().absolute()), jobs, extra=extra)
-    options = Options(**{**vars(options), "keep_epochs": args.per_epoch})
+    root = str(root.expanduser().absolute())
+    options = Options(output, root, jobs, args.per_epoch, extra, args.error_analysis)
     sweep = Sweep(runs, options)
     sweep.look()
     print(plan_text(sweep, jobs), flush=True)
@@ -126,6 +131,9 @@ def plan_text(sweep: Sweep, jobs: int) -> str:
         f"test on the same classes, {tests} that test what those have learned",
         f"{len(sweep.runs) - len(left)} are finished; {len(left)} to do, {jobs} at once",
     ]
+    again = sum(run in sweep.to_test_again for run in left)
+    if again:
+        lines.append(f"{again} of these are finished, and only tested again for error analysis")
     lines += [f"  {run.title}" for run in left[:SHOWN]]
     if len(left) > SHOWN:
         lines.append(f"  ... and {len(left) - SHOWN} more")

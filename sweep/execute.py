@@ -8,13 +8,24 @@ import shutil
 import time
 import traceback
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import train
+from dassl.evaluation import error_analysis
 from dassl.utils import CheckpointError, UserError, write_atomically
-from sweep.run import Run
-from sweep.state import BusyError, can_resume, lock, record_of, seconds_of, write_run
+from sweep.run import Run, evaluation_of
+from sweep.state import (
+    BusyError,
+    can_resume,
+    has_error_analysis,
+    lock,
+    record_of,
+    seconds_of,
+    write_run,
+)
 
 CHECKPOINTS = 10  # a training is saved about so many times, to be resumed from
 
@@ -28,6 +39,8 @@ class Job:
         root: folder that holds the data sets.
         keep_epochs: keep the checkpoint of every epoch.
         extra: KEY VALUE pairs that say how a run is carried out, not what it computes.
+        error_analysis: also write predictions and confusions; a finished run that lacks them is
+            tested again for them, not trained again.
     """
 
     run: Run
@@ -35,16 +48,19 @@ class Job:
     root: str
     keep_epochs: bool = False
     extra: tuple[str, ...] = ()
+    error_analysis: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: "done", "known" (it was finished before), "busy" or "failed"."""
+    """How a job ended: "done", "known" (it was finished before), "tested" (it was, and was tested
+    again for its error analysis), "busy" or "failed". `note` is for the progress line."""
 
     state: str
     accuracy: float | None = None
     seconds: float = 0.0
     error: str = ""
+    note: str = ""
 
 
 def execute(job: Job) -> Outcome:
@@ -60,24 +76,65 @@ def execute(job: Job) -> Outcome:
 
 def _execute_locked(job: Job) -> Outcome:
     record = record_of(job.run, job.output)
-    if record is not None:
+    complete = has_error_analysis(job.run, job.output) or not job.error_analysis
+    if record is not None and complete:
         seconds = seconds_of(job.run, job.output) or 0.0
         return Outcome("known", record["metrics"]["accuracy"], seconds)
     folder = job.run.folder(job.output)
-    start = time.perf_counter()
     try:
         (folder / "error.txt").unlink(missing_ok=True)
-        write_run(job.run, job.output)
-        _train_or_test(job)
-        record = record_of(job.run, job.output)
-        if record is None:
-            raise RuntimeError(f"the run ended without a record in {folder / 'results.jsonl'}")
-        seconds = time.perf_counter() - start
-        write_run(job.run, job.output, seconds=seconds)
-        _tidy(job)
+        return _carry_out(job) if record is None else _test_again(job, record)
     except Exception as error:  # whatever a trainer does wrong: the other runs go on
         return Outcome("failed", error=_keep_error(folder, error))
+
+
+def _carry_out(job: Job) -> Outcome:
+    folder = job.run.folder(job.output)
+    start = time.perf_counter()
+    for name in error_analysis.FILES:  # of a run with other settings
+        (folder / name).unlink(missing_ok=True)
+    write_run(job.run, job.output)
+    _train_or_test(job)
+    record = record_of(job.run, job.output)
+    if record is None:
+        raise RuntimeError(f"the run ended without a record in {folder / 'results.jsonl'}")
+    seconds = time.perf_counter() - start
+    write_run(job.run, job.output, seconds=seconds)
+    _tidy(job)
     return Outcome("done", record["metrics"]["accuracy"], seconds)
+
+
+def _test_again(job: Job, record: Mapping[str, Any]) -> Outcome:
+    """Evaluates a finished run in a folder of its own and keeps nothing but the error analysis."""
+    run, folder = job.run, job.run.folder(job.output)
+    start = time.perf_counter()
+    scratch = folder / ".error_analysis"
+    shutil.rmtree(scratch, ignore_errors=True)  # of an attempt that was killed
+    learned = run.source is None and run.shots
+    args = (evaluation_of(run) if learned else run).arguments(job.output, job.root)
+    args.output_dir, args.eval_only = str(scratch), True
+    args.opts = [*args.opts, *_how(job)]
+    try:
+        with _silence():
+            accuracy = train.main(args)
+        for name in error_analysis.FILES:
+            os.replace(scratch / name, folder / name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    recorded = record["metrics"]["accuracy"]  # on another device, a few images may differ
+    note = "" if accuracy == recorded else f" (its record: {recorded:.3f}%)"
+    return Outcome("tested", accuracy, time.perf_counter() - start, note=note)
+
+
+def _how(job: Job) -> list[str]:
+    """Returns the KEY VALUE pairs that change no number."""
+    return [*job.extra, *(("TEST.ERROR_ANALYSIS", "True") if job.error_analysis else ())]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield  # log.txt has every line
 
 
 def _train_or_test(job: Job) -> None:
@@ -85,9 +142,8 @@ def _train_or_test(job: Job) -> None:
     if job.run.source is None:
         every = 1 if job.keep_epochs else max(1, job.run.epochs // CHECKPOINTS)
         args.opts = [*args.opts, "TRAIN.CHECKPOINT_FREQ", str(every)]
-    args.opts = [*args.opts, *job.extra]
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        # log.txt has every line
+    args.opts = [*args.opts, *_how(job)]
+    with _silence():
         if not can_resume(job.run, job.output):
             train.main(args)
             return

@@ -33,6 +33,7 @@ class Grid:
         heads: names of the label columns.
         columns: keys of the rows' values, in order; also their headings.
         notes: sentences below it.
+        links: titles and addresses of what belongs to it, for the HTML page.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Grid:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    links: tuple[tuple[str, str], ...] = field(default=())
 
     def values(self) -> Iterator[Value]:
         for row in self.rows:

@@ -1,10 +1,14 @@
-"""One HTML page with everything in it: sortable tables, charts, no other file, no network."""
+"""One HTML page: sortable tables and charts in one file, no network.
+
+Pictures of confused classes stay where they are, beside the runs; the page has links to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from html import escape
+from urllib.parse import quote
 
 from sweep.formats import difference, ours, paper
 from sweep.grid import Grid
@@ -75,7 +79,21 @@ def section(grid: Grid, anchor: str) -> str:
         f'<h2 id="{anchor}">{escape(grid.title)}</h2>\n{chart(grid)}\n'
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(rows)
-        + f"\n</tbody></table></div>\n<ul class='notes'>{notes}</ul>"
+        + f"\n</tbody></table></div>\n<ul class='notes'>{notes}</ul>{links(grid)}"
+    )
+
+
+def links(grid: Grid) -> str:
+    """Returns a list, folded, of what belongs to a grid; "" if there is nothing."""
+    if not grid.links:
+        return ""
+    items = "".join(
+        f'<li><a href="{escape(quote(address))}">{escape(title)}</a></li>'
+        for title, address in grid.links
+    )
+    return (
+        f"\n<details class='notes'><summary>Most confused classes, with images: "
+        f"{len(grid.links)} runs</summary><ul>{items}</ul></details>"
     )
 
 

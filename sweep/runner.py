@@ -10,8 +10,8 @@ from typing import Protocol
 
 from sweep.cost import Estimator, duration
 from sweep.execute import Job, Outcome
-from sweep.run import Run
-from sweep.state import record_of, seconds_of
+from sweep.run import Run, evaluation_of
+from sweep.state import has_error_analysis, record_of, seconds_of
 
 BUSY_RETRY = 2.0  # seconds until a run that another process works on is tried again
 
@@ -38,9 +38,10 @@ class Options:
     jobs: int = 1
     keep_epochs: bool = False
     extra: tuple[str, ...] = ()
+    error_analysis: bool = False
 
     def job(self, run: Run) -> Job:
-        return Job(run, self.output, self.root, self.keep_epochs, self.extra)
+        return Job(run, self.output, self.root, self.keep_epochs, self.extra, self.error_analysis)
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Sweep:
     Attributes:
         runs: every training before its evaluations.
         done: finished, now or earlier.
+        to_test_again: finished earlier, but the error analysis that is asked for is lacking.
         failed: run → error; evaluations of a training that failed included.
     """
 
@@ -57,6 +59,7 @@ class Sweep:
     options: Options
     estimator: Estimator = field(default_factory=Estimator)
     done: set[Run] = field(default_factory=set)
+    to_test_again: set[Run] = field(default_factory=set)
     failed: dict[Run, str] = field(default_factory=dict)
     running: set[Run] = field(default_factory=set)
     busy: dict[Run, float] = field(default_factory=dict)  # → when to try again
@@ -66,7 +69,10 @@ class Sweep:
         sources = [run.source for run in self.runs if run.source is not None]
         for run in dict.fromkeys([*sources, *self.runs]):
             if record_of(run, self.options.output) is not None:
-                self.done.add(run)
+                lacking = self.options.error_analysis and not has_error_analysis(
+                    run, self.options.output
+                )
+                (self.to_test_again if lacking else self.done).add(run)
                 seconds = seconds_of(run, self.options.output)
                 if seconds:
                     self.estimator.learn(run, seconds)
@@ -75,7 +81,8 @@ class Sweep:
         return [run for run in self.runs if run not in self.done and run not in self.failed]
 
     def time_left(self) -> float:
-        return self.estimator.total(self.open_runs(), self.options.jobs)
+        left = [evaluation_of(r) if r in self.to_test_again else r for r in self.open_runs()]
+        return self.estimator.total(left, self.options.jobs)
 
     def carry_out(self, executor: Executor) -> None:
         """Does all runs that are not done, with their training first."""
@@ -99,7 +106,7 @@ class Sweep:
             if run in self.running or self.busy.get(run, 0.0) > time.monotonic():
                 continue
             source = run.source
-            if source is None or source in self.done:
+            if source is None or source in self.done | self.to_test_again:
                 self.running.add(run)
                 executor.submit(self.options.job(run))
             elif source in self.failed or source not in self.runs:
@@ -121,9 +128,10 @@ class Sweep:
         self.done.add(run)
         if outcome.state == "done":
             self.estimator.learn(run, outcome.seconds)
+        took, left = duration(outcome.seconds), duration(self.time_left())
         print(
             f"{self._count()} {outcome.state:7} {run.title}: {outcome.accuracy:.1f}% "
-            f"in {duration(outcome.seconds)}   (about {duration(self.time_left())} left)",
+            f"in {took}{outcome.note}   (about {left} left)",
             flush=True,
         )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from dassl.evaluation.error_analysis import FILES
 from dassl.utils import ConfigError, MissingFileError, write_atomically
 from dassl.utils.errors import not_one_of
 from sweep.cli_request import add_request, request_of
@@ -17,6 +19,8 @@ from sweep.parse import folders_of_seeds, parse_folder, summary
 from sweep.request import Request
 from sweep.tables import TABLES, Table
 from sweep.words import words_grid
+
+PICTURE = FILES[-1]  # of the error analysis
 
 
 def grid_of(table: Table, output: Path) -> Grid:
@@ -74,15 +78,23 @@ def report(args: argparse.Namespace) -> int:
         requests += [Request(name) for name in TABLES if name not in asked]
     if not requests:
         raise ConfigError(f"no sweep was started in {args.output}; start one or add --all")
-    grids = [_with_command(grid_of(r.table(), args.output), r) for r in requests]
     target = args.to or args.output / "report.html"
+    grids = [
+        _with_context(grid_of(r.table(), args.output), r, args.output, target) for r in requests
+    ]
     write_atomically(target, lambda part: Path(part).write_text(page(grids), encoding="utf-8"))
     print(f"Written to {target}")
     return 0
 
 
-def _with_command(grid: Grid, request: Request) -> Grid:
-    return replace(grid, notes=(*grid.notes, f"Made with: python -m sweep run {request.flags()}"))
+def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> Grid:
+    """Adds the command that made a grid, and links from the page to its runs' pictures."""
+    pictures = [(run.title, run.folder(output) / PICTURE) for run in request.runs()]
+    links = tuple(
+        (title, os.path.relpath(path, target.parent)) for title, path in pictures if path.is_file()
+    )
+    command = f"Made with: python -m sweep run {request.flags()}"
+    return replace(grid, notes=(*grid.notes, command), links=links)
 
 
 # --- parse ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 results.jsonl   the engine's record; a run is finished when a record says so, not before
 run.json        what the run is (`Run.as_dict`), its digest, and the seconds it took
 error.txt       why the last attempt failed; deleted by the next attempt
+predictions.csv, confusion.csv, confused.png: the error analysis, if asked for
 lock            held (flock) by the process that works on the run; released by its death
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dassl.evaluation import error_analysis
 from dassl.utils import read_json, write_json
 from dassl.utils.checkpoint import POINTER_FILE
 from dassl.utils.errors import UserError
@@ -49,6 +51,11 @@ def _says_finished(record: dict[str, Any], run: Run) -> bool:
         and (epoch is None or record.get("epoch") in (None, epoch))
         and isinstance(record.get("metrics", {}).get("accuracy"), float)
     )
+
+
+def has_error_analysis(run: Run, output: Path) -> bool:
+    """Returns whether a run's predictions and confusions are written."""
+    return all((run.folder(output) / name).is_file() for name in error_analysis.FILES)
 
 
 def error_of(run: Run, output: Path) -> str:
