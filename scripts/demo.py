@@ -32,7 +32,6 @@ from sweep.runner import Options, Sweep
 from sweep.stats import harmonic, value
 
 METHODS = (replace(CLIP, label="zero-shot CLIP"), COOP_WORDS, COCOOP)
-COLORS = ("#9aa5b1", "#2f6fb3", "#d9822b")
 PARTS = {
     "base": "base classes\n(trained on)",
     "new": "new classes\n(never seen)",
@@ -93,7 +92,7 @@ def table(rows: Sequence[Row]) -> str:
 def chart(rows: Sequence[Row], path: Path) -> None:
     """Saves grouped bars with the seeds' standard deviation."""
     title = "Handwritten digits, 16 shots, mean and std over seeds"
-    bar_figure(rows, PARTS, title, COLORS).savefig(path, dpi=150)
+    bar_figure(rows, PARTS, title).savefig(path, dpi=150)
 
 
 def main() -> None:

@@ -92,8 +92,8 @@ def links(grid: Grid) -> str:
         for title, address in grid.links
     )
     return (
-        f"\n<details class='notes'><summary>Most confused classes, with images: "
-        f"{len(grid.links)} runs</summary><ul>{items}</ul></details>"
+        f"\n<details class='notes'><summary>Most confused classes, with images "
+        f"({len(grid.links)})</summary><ul>{items}</ul></details>"
     )
 
 

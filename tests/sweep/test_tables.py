@@ -16,7 +16,7 @@ from sweep.formats import FORMATS, GREEN, RED, terminal
 from sweep.grid import Grid, build
 from sweep.html import page
 from sweep.parse import last_accuracy, parse_folder
-from sweep.plots import bars, curves
+from sweep.plots import bars, colors_of, curves
 from sweep.published import FILES, FOLDER, numbers, paper_value
 from sweep.recipes import PAPER_NAMES
 from sweep.records import MixedRecordsError
@@ -285,6 +285,20 @@ def test_charts(digits: Grid, tmp_path: Path):
     assert [row.labels[0] for row in grid.rows[:2]] == ["Average", "Average"]
     assert cells(grid, "Average", "CoOp (M=16, end)")["4"].mean == 74.0
     assert curves(grid) == curves(grid), "the same picture, the same bytes"
+
+
+def test_a_method_has_the_same_colour_in_every_chart():
+    labels = {
+        table: {row.labels[1] for row in build(Request(table).table(), Path("none")).rows}
+        for table in ("base2new", "fewshot", "coop-fig3")
+    }
+    chosen = {table: colors_of(sorted(methods)) for table, methods in labels.items()}
+    assert chosen["base2new"]["CLIP"] == chosen["fewshot"]["CLIP"]
+    assert chosen["base2new"]["CoOp"] == chosen["fewshot"]["CoOp (M=16, end)"]
+    assert chosen["fewshot"]["Linear probe CLIP"] == chosen["coop-fig3"]["Linear probe CLIP"]
+    for colors in chosen.values():
+        assert len(set(colors.values())) == len(colors), "two methods never share one"
+    assert len(colors_of([f"method {i}" for i in range(30)])) == 30
 
 
 def test_report_needs_a_sweep(tmp_path: Path, capsys):
