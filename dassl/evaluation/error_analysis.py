@@ -25,6 +25,9 @@ from dassl.utils.files import PathLike, write_atomically
 
 FILES = ("predictions.csv", "confusion.csv", "confused.png")  # in the order they are written
 TOP = 5  # candidates kept of each image
+# Batches until they are joined: small tensors between the large ones of each batch would keep the
+# allocator from using that space again, and the process would grow as if it kept all scores.
+JOINED = 32
 PAIRS = 8  # confusions in the picture
 TILES = 5  # images of each
 
@@ -99,6 +102,8 @@ class ErrorAnalysis:
         known = paths is not None and len(paths) == len(labels)
         self._paths += map(str, paths) if known else [""] * len(labels)
         self._batches.append(Predictions.of(scores, labels))
+        if len(self._batches) == JOINED:
+            self._batches = [Predictions.joined(self._batches)]
         self._n_cls = max(self._n_cls, scores.shape[1])
 
     def save(self, folder: PathLike, title: str, root: PathLike = "") -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from dassl.evaluation import Classification, ErrorAnalysis
-from dassl.evaluation.error_analysis import FILES, TOP
+from dassl.evaluation.error_analysis import FILES, JOINED, TOP
 from dassl.utils import ConfigError
 from tests.evaluation.test_classification import evaluator_cfg
 
@@ -42,13 +42,14 @@ def draw(n_images: int, n_cls: int) -> tuple[torch.Tensor, torch.Tensor]:
     return scores, torch.randint(0, n_cls, (n_images,), generator=generator)
 
 
-@pytest.mark.parametrize("n_cls", [2, 3, 7])
-def test_agrees_with_topk_and_scikit_learn(n_cls: int, tmp_path: Path):
-    scores, labels = draw(31, n_cls)
-    found = analyse(tmp_path, scores, labels, [str(tmp_path / f"{i}.jpg") for i in range(31)])
+@pytest.mark.parametrize(("n_images", "n_cls"), [(31, 2), (31, 3), (10 * JOINED + 3, 7)])
+def test_agrees_with_topk_and_scikit_learn(n_images: int, n_cls: int, tmp_path: Path):
+    scores, labels = draw(n_images, n_cls)
+    paths = [str(tmp_path / f"{i}.jpg") for i in range(n_images)]
+    found = analyse(tmp_path, scores, labels, paths)
     k = min(TOP, n_cls)
     probabilities, order = scores.softmax(dim=1).topk(k)
-    assert [row["path"] for row in found] == [f"{i}.jpg" for i in range(31)]
+    assert [row["path"] for row in found] == [f"{i}.jpg" for i in range(n_images)]
     for row, label, p, classes, all_scores in zip(found, labels, probabilities, order, scores):
         assert row["truth"] == NAMES[int(label)]
         assert row["predicted"] == row["class_1"]
