@@ -55,7 +55,7 @@ def coop_logits(model: nn.Module, clip_model: CLIP, image: Tensor) -> Tensor:
 def cocoop_features(model: nn.Module, clip_model: CLIP, image_features: Tensor) -> Tensor:
     """Image features (B, E) → class features (B, C, E) of a trainers.cocoop.CustomCLIP."""
     learner = model.prompt_learner
-    bias = learner.meta_net(image_features)  # (B, D)
+    bias = learner.meta_net(image_features.to(learner.ctx.dtype))  # (B, D)
     return torch.stack(
         [
             _unit(encode_prompts(clip_model, prompts_of(learner, learner.ctx + b), learner.eot))

@@ -1,8 +1,8 @@
 """One run of a whole job in a process of its own: by the project, or by the plain path.
 
 `whole_job` starts it with a request on the command line and reads the last line of its output:
-seconds of start-up, training and testing, with what of them went to data and to the image encoder,
-and how much was done, so that they can be scaled to the whole job.
+the seconds of start-up and of each lap (an epoch or step, an evaluation or batch), with what of
+them went to data and to the image encoder. `whole_job` scales them to the whole job.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,39 +33,52 @@ from benchmarks import plain
 from benchmarks.loading import PlainDataset
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
+from dassl.data.workers import Loader
 from dassl.engine import SimpleTrainer, TrainerX
 from trainers import cocoop, coop
-from trainers.clip_utils import load_clip
+from trainers.clip_utils import CLIP, load_clip, resolve_precision
+from trainers.encode_ahead import _NextPass
 from trainers.image_encoder import ImageEncoder
 from trainers.text_encoder import TextEncoder
 
+Lap = dict[str, float]
 RECIPES = {"CoOp": "CoOp/vit_b16_ctxv1", "CoCoOp": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
 
 
 class Clock:
-    """Sums seconds by name, those inside of others once: "test/image" within "test"."""
+    """Sums seconds by phase ("train", "test") and by part of a phase ("test/image").
+
+    Parts inside of parts count once, and so does what other threads do beside this one: nothing.
+
+    Attributes:
+        laps: of each phase, what each of its calls took: "total", and of that "data" and "image".
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.laps: dict[str, list[Lap]] = defaultdict(list)
         self.phase = ""
         self.part = ""
-        self.epochs: list[dict[str, float]] = []  # of training, each by part
+
+    @contextlib.contextmanager
+    def lap(self, phase: str) -> Iterator[None]:
+        """Counts what is done inside as one lap of a phase."""
+        names = {"total": phase, "data": f"{phase}/data", "image": f"{phase}/image"}
+        before, start = dict(self.seconds), time.perf_counter()
+        self.phase = phase
+        yield
+        self.phase = ""
+        self.seconds[phase] += _synchronized() - start
+        lap = {key: self.seconds[name] - before.get(name, 0.0) for key, name in names.items()}
+        self.laps[phase].append(lap)
 
     def phases(self, owner: type, method: str, phase: str) -> None:
-        """Counts calls of a method as a phase, unless they are part of another one."""
+        """Counts each call of a method as a lap."""
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            before, start = self.phase, time.perf_counter()
-            self.phase = phase
-            try:
+            with self.lap(phase):
                 return original(*args, **kwargs)
-            finally:
-                passed = _synchronized() - start
-                self.phase = before
-                self._add(phase, passed)
-                if before:
-                    self._add(before, -passed)
 
         setattr(owner, method, timed)
 
@@ -72,47 +87,30 @@ class Clock:
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            if self.part:
+            if self.part or current_thread() is not main_thread():
                 return original(*args, **kwargs)
             self.part, start = f"{self.phase}/{part}", time.perf_counter()
             try:
                 return original(*args, **kwargs)
             finally:
-                self._add(self.part, _synchronized() - start)
+                self.seconds[self.part] += _synchronized() - start
                 self.part = ""
 
         setattr(owner, method, timed)
 
     def once(self, owner: type, method: str) -> None:
-        """Counts calls of a method as start-up, wherever they happen."""
+        """Takes calls of a method out of the phase and part that they are made in."""
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             result = original(*args, **kwargs)
             passed = _synchronized() - start
-            self._add("once", passed)
             for name in filter(None, (self.phase, self.part)):
-                self._add(name, -passed)
+                self.seconds[name] -= passed
             return result
 
         setattr(owner, method, timed)
-
-    def laps(self, owner: type, method: str) -> None:
-        """Notes what each call of a method, an epoch, took, by part."""
-        original = getattr(owner, method)
-
-        def noted(*args: Any, **kwargs: Any) -> Any:
-            before = dict(self.seconds)
-            result = original(*args, **kwargs)
-            names = ("train", "train/data", "train/image")
-            self.epochs.append({n: self.seconds.get(n, 0) - before.get(n, 0) for n in names})
-            return result
-
-        setattr(owner, method, noted)
-
-    def _add(self, name: str, seconds: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
 def _synchronized() -> float:
@@ -146,43 +144,37 @@ def arguments(request: dict[str, Any], output: str, **flags: Any) -> Namespace:
 
 def run_ours(request: dict[str, Any], started: float) -> dict[str, Any]:
     """Trains on the base classes, tests them, then tests the new ones: the project's own way."""
-    clock, begun = Clock(), []
+    clock = Clock()
     clock.phases(TrainerX, "run_epoch", "train")
-    clock.laps(TrainerX, "run_epoch")
+    clock.phases(SimpleTrainer, "test", "test")
     clock.once(ImageEncoder, "_fold")
     clock.once(TextEncoder, "_fold")
-    clock.phases(SimpleTrainer, "test", "test")
     clock.parts(ImageEncoder, "__call__", "image")
     clock.parts(_BaseDataLoaderIter, "__next__", "data")
-    plain_train = TrainerX.train
-
-    def noted(self: TrainerX) -> Any:
-        begun.append(time.time())
-        return plain_train(self)
-
-    TrainerX.train = noted
+    clock.parts(Loader, "__iter__", "data")  # workers start
+    clock.parts(_NextPass, "take_over", "data")  # waits for views
     torch.set_num_threads(request["threads"])
     train.main(arguments(request, "base", subsample_classes="base"))
-    known = sum(clock.seconds.get(phase, 0.0) for phase in ("train", "test"))
-    start = time.perf_counter()
     flags = {"eval_only": True, "model_dir": f"{request['output']}/base"}
     train.main(
         arguments(request, "new", subsample_classes="new", load_epoch=request["epochs"], **flags)
     )
-    again = time.perf_counter() - start
-    again -= sum(clock.seconds.get(phase, 0.0) for phase in ("train", "test")) - known
-    start = begun[0] - started + again + clock.seconds.get("once", 0.0)
-    tested = {k: v for k, v in clock.seconds.items() if k.startswith("test")}
-    return {"start": start, "epochs": clock.epochs, **tested}
+    counted = sum(lap["total"] for laps in clock.laps.values() for lap in laps)
+    return {"start": time.time() - started - counted, **clock.laps}
 
 
 def run_plain(request: dict[str, Any], started: float) -> dict[str, Any]:
-    """The public formulation: a few training steps, then a few test images of each kind."""
+    """The public formulation: a few training steps, then a few test images of each kind.
+
+    Test images are taken as loaded when they are wanted: workers load them beside the model.
+    """
     torch.set_num_threads(request["threads"])
     cfg = train.setup_cfg(_complete(arguments(request, "plain", subsample_classes="base")))
     torch.manual_seed(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    clip_model = load_clip(cfg, "fp32").to(device).requires_grad_(False)
+    key = f"TRAINER.{request['method'].upper()}.PREC"
+    precision = resolve_precision(cfg.TRAINER[request["method"].upper()].PREC, device, key)
+    clip_model = load_clip(cfg, precision).to(device).requires_grad_(False)
     module = {"CoOp": coop, "CoCoOp": cocoop}[request["method"]]
     logits_of = {"CoOp": plain.coop_logits, "CoCoOp": plain.cocoop_logits}[request["method"]]
     data = {}
@@ -194,33 +186,33 @@ def run_plain(request: dict[str, Any], started: float) -> dict[str, Any]:
     models = {
         k: module.CustomCLIP(cfg, d.classnames, clip_model).to(device) for k, d in data.items()
     }
-    begun = time.time()
 
     def forward(kind: str, batch: dict) -> torch.Tensor:
         return logits_of(models[kind], clip_model, batch["img"].to(device))
 
     learner = models["base"].prompt_learner
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.002, momentum=0.9, weight_decay=5e-4)
-
-    def step(batch: dict) -> None:
-        loss = F.cross_entropy(forward("base", batch), batch["label"].to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        loss.item()
+    clock = Clock()
+    clock.parts(CLIP, "encode_image", "image")
+    clock.parts(_BaseDataLoaderIter, "__next__", "data")
+    start = time.time() - started
 
     batches = _batches(cfg, data["base"].train_x, request["batch"], True)
-    train_seconds = _each(step, batches, request["plain_steps"])
-    tested = {}
-    with torch.no_grad():
-        for kind in ("base", "new"):
-            items = data[kind].test[: request["plain_test"]]
-            size = min(cfg.DATALOADER.TEST.BATCH_SIZE, len(items))
-            test = _batches(cfg, items, size, False)
-            seconds = _each(lambda b: forward(kind, b).argmax(1).cpu(), test, 10**9)  # noqa: B023
-            tested[f"test_{kind}"] = sum(seconds) / len(items)
-    step_seconds = sum(train_seconds[1:]) / len(train_seconds[1:])  # the first one warms up
-    return {"start": begun - started, "step": step_seconds, **tested}
+    for _ in range(request["plain_steps"]):
+        with clock.lap("train"):
+            batch = next(batches)
+            loss = F.cross_entropy(forward("base", batch), batch["label"].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+    for kind in ("base", "new"):
+        items = data[kind].test[: request["plain_test"]]
+        size = min(cfg.DATALOADER.TEST.BATCH_SIZE, len(items))
+        for batch in _batches(cfg, items, size, False):
+            with torch.no_grad(), clock.lap(f"test_{kind}"):
+                forward(kind, batch).argmax(1).cpu()
+    return {"start": start, **clock.laps}
 
 
 def _batches(cfg: Any, items: list, size: int, is_train: bool) -> Iterator[dict]:
@@ -234,16 +226,6 @@ def _batches(cfg: Any, items: list, size: int, is_train: bool) -> Iterator[dict]
             num_workers=min(cfg.DATALOADER.NUM_WORKERS, 2),
             drop_last=is_train,
         )
-
-
-def _each(work: Callable[[dict], Any], batches: Iterator[dict], at_most: int) -> list[float]:
-    seconds, end = [], time.perf_counter()
-    for batch in itertools.islice(batches, at_most):
-        work(batch)
-        now = _synchronized()
-        seconds.append(now - end)
-        end = now
-    return seconds
 
 
 def _complete(args: Namespace) -> Namespace:

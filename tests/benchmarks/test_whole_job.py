@@ -5,50 +5,137 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from benchmarks.whole_job import JOBS, PARTS, check, whole_ours, whole_plain
+from benchmarks.bars import failures
+from benchmarks.performance_plot import draw
+from benchmarks.whole_job import (
+    CPU_BARS,
+    GPU_BARS,
+    JOBS,
+    PARTS,
+    summary,
+    whole_ours,
+    whole_plain,
+)
+from benchmarks.whole_job_runs import Clock
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = JOBS[0]  # EuroSAT, CoCoOp: 100 epochs of 20 steps, 4,200 and 3,900 test images
 
 
+def lap(total: float, data: float, image: float) -> dict[str, float]:
+    return {"total": total, "data": data, "image": image}
+
+
 def test_plain_is_scaled_by_steps_and_images():
-    assert JOB.steps == 2000
-    took = {"start": 5.0, "step": 2.0, "test_base": 0.1, "test_new": 0.2}
-    assert whole_plain(JOB, took) == pytest.approx(5 + 4000 + 420 + 780)
+    assert (JOB.steps, JOB.plain_test) == (2000, 20)
+    took = {
+        "start": 5.0,
+        "train": [lap(9.0, 5.0, 1.0), lap(1.0, 0.0, 0.5), lap(3.0, 0.5, 1.5)],
+        "test_base": [lap(1.5, 0.0, 0.5), lap(0.5, 0.0, 0.5)],
+        "test_new": [lap(4.0, 0.0, 1.0)],
+    }
+    whole = whole_plain(JOB, took)
+    assert whole["total"] == pytest.approx(5 + 2000 * 2 + 210 * 2 + 195 * 4)
+    assert whole["data"] == pytest.approx(2000 * 0.25)
+    assert whole["image"] == pytest.approx(2000 * 1 + 210 * 1 + 195 * 1)
+    assert whole["text"] == pytest.approx(2000 * 0.75)
+    assert whole["test"] == pytest.approx(210 * 1 + 195 * 3)
+    assert whole["start"] == 5
 
 
 def test_ours_is_scaled_but_for_what_happens_once():
-    lap = {"train": 10.0, "train/data": 1.0, "train/image": 6.0}
-    first = {"train": 14.0, "train/data": 3.0, "train/image": 7.0}
     took = {
         "start": 8.0,
-        "epochs": [first, lap, lap],
-        "test": 6.0,
-        "test/data": 1.0,
-        "test/image": 4.0,
+        "train": [lap(14.0, 3.0, 7.0), lap(10.0, 1.0, 6.0), lap(10.0, 1.0, 6.0)],
+        "test": [lap(4.0, 0.5, 3.0), lap(2.0, 0.5, 1.0)],
     }
     whole = whole_ours(JOB, took, (45, 36))  # a hundredth of the test images
     assert whole["total"] == pytest.approx(8 + 14 + 99 * 10 + 600)
     assert whole["data"] == pytest.approx(3 + 99 + 100)
     assert whole["image"] == pytest.approx(7 + 99 * 6 + 400)
+    assert whole["text"] == pytest.approx(4 + 99 * 3)
     assert whole["test"] == pytest.approx(100)
     assert sum(whole[part] for part in PARTS) == pytest.approx(whole["total"])
 
 
-@pytest.mark.parametrize(("ratio", "failed"), [(6.0, 0), (5.0, 1), (None, 1)])
-def test_bars(ratio, failed, capsys, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    result = {"job": JOB.name, "second_ratio": 25.0}
-    if ratio is not None:
-        result["cold_ratio"] = ratio
-    assert check([result]) == failed
-    out = capsys.readouterr().out
-    assert ("pass         eurosat CoCoOp: cold_ratio: 6.00" in out) == (failed == 0)
-    assert check([]) == 2
+def test_clock():
+    """Parts within parts count once, other threads do not, and what happens once is taken out."""
+
+    class Model:
+        def read(self, seconds: float) -> None:
+            time.sleep(seconds)
+
+        def load(self) -> None:
+            self.read(0.1)
+            thread = Thread(target=self.read, args=(0.2,))
+            thread.start()
+            thread.join()
+
+        def fold(self) -> None:
+            time.sleep(0.2)
+
+        def encode(self) -> None:
+            self.fold()
+            time.sleep(0.1)
+
+        def run(self) -> None:
+            self.load()
+            self.encode()
+            thread = Thread(target=self.read, args=(0.3,))
+            thread.start()
+            thread.join()
+
+    clock = Clock()
+    clock.parts(Model, "read", "data")
+    clock.parts(Model, "load", "data")
+    clock.parts(Model, "encode", "image")
+    clock.once(Model, "fold")
+    clock.phases(Model, "run", "train")
+    for _ in range(2):
+        Model().run()
+    assert list(clock.laps) == ["train"] and len(clock.laps["train"]) == 2
+    for entry in clock.laps["train"]:
+        assert entry == pytest.approx(lap(0.7, 0.3, 0.1), abs=0.09)
+
+
+def measured(plain: float, cold: float, second: float, done: float = 0.05) -> dict:
+    rounds = [
+        {
+            name: {"total": total, **dict.fromkeys(PARTS, total / 5)}
+            for name, total in (("plain", plain), ("cold", cold), ("second", second))
+        }
+    ]
+    test = tuple(round(done * n) for n in JOB.shape.test)
+    return summary(JOB, rounds, round(done * JOB.epochs), test)
+
+
+def test_bars(capsys):
+    assert failures([measured(100, 10, 4)], CPU_BARS) == 0
+    assert "pass         eurosat CoCoOp, cold: times faster: 10" in capsys.readouterr().out
+    assert failures([measured(100, 20, 6)], CPU_BARS) == 2
+    assert failures([], CPU_BARS) == 2
+    without_plain = summary(JOB, [{"cold": {"total": 1.0}}], 5, (210, 195))
+    assert failures([without_plain], CPU_BARS) == 2
+    assert capsys.readouterr().out.count("not measured") == 4
+
+
+def test_bar_of_a_gpu_needs_the_whole_job(capsys):
+    assert failures([measured(100, 10, 4)], GPU_BARS) == 1
+    assert "not measured" in capsys.readouterr().out
+    assert failures([measured(100, 10, 4, done=1)], GPU_BARS) == 0
+    assert failures([measured(100, 31, 4, done=1)], GPU_BARS) == 1
+
+
+def test_bars_are_not_for_small_models():
+    command = [sys.executable, "benchmarks/whole_job.py", "--quick", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "real size" in done.stderr
 
 
 @pytest.mark.slow
@@ -56,7 +143,13 @@ def test_quick(tmp_path):
     command = ["benchmarks/whole_job.py", "--quick", "--jobs", JOB.name, "--json"]
     path = tmp_path / "results.json"
     subprocess.run([sys.executable, *command, str(path)], cwd=ROOT, check=True, timeout=300)
-    (result,) = json.loads(path.read_text())["results"]
+    report = json.loads(path.read_text())
+    (result,) = report["results"]
     assert result["done"] == {"epochs": 5, "of": 100, "test_images": [210, 195]}
     assert result["cold"]["image"] > 0 and result["second"]["image"] == 0
-    assert result["cold_ratio"] > 0 and result["plain"]["total"] > 0
+    assert result["cold_ratio"] > 0 and "whole_seconds" not in result
+    for name in ("plain", "cold", "second"):
+        parts = [result[name][part] for part in PARTS]
+        assert min(parts) >= 0 and sum(parts) == pytest.approx(result[name]["total"])
+    draw(report, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
