@@ -38,7 +38,15 @@ import trainers
 from benchmarks import plain
 from benchmarks.bars import BARS, failures
 from benchmarks.machine import describe_run
-from benchmarks.measure import Work, added_memory, by_turns, count_flops, matmul_peak, ratio_of
+from benchmarks.measure import (
+    Work,
+    added_memory,
+    by_turns,
+    count_flops,
+    largest_difference,
+    matmul_peak,
+    ratio_of,
+)
 from dassl.config import get_cfg_default
 from dassl.utils import write_json
 from trainers import cocoop, coop
@@ -199,15 +207,6 @@ class Bench:
         works = {n: without_gradient(f) for n, f in self._forwards(case, model).items()}
         # With CoOp the text is encoded in the first batch; what is timed are the others.
         return {**works, "image": without_gradient(model.encode_image)}
-
-
-def largest_difference(works: dict[str, Work]) -> float | None:
-    """Runs what there is once; returns the largest difference relative to the largest number."""
-    ours = [t.clone() for t in works["ours"]()]
-    if "plain" not in works:
-        return None
-    pairs = zip(works["plain"](), ours)
-    return max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
 
 
 def measure(bench: Bench, case: Case, seconds: float, room: int) -> dict[str, Any]:
