@@ -1,0 +1,86 @@
+"""A test set of any size goes through an evaluation without filling memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.runs import ROOT
+
+N_IMAGES, PIXELS = 1200, 112
+AS_TENSORS = N_IMAGES * 3 * PIXELS**2 * 4  # bytes: 172 MiB
+ALLOWED = 48 * 2**20
+
+# One pass over all images; prints by how many bytes the process grew beyond its first batches.
+EVALUATE = """
+import resource, sys
+from pathlib import Path
+import torch
+from dassl.data import build_data_loader
+from dassl.data.datasets import Datum
+from dassl.data.transforms import build_transform
+from tests.data.helpers_loading import make_cfg
+from trainers.feature_store import FeatureStore
+from trainers.image_features import StoredBatches, loader_ids
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+torch.set_num_threads(1)
+folder, stored, hold, pixels = Path(sys.argv[1]), *map(int, sys.argv[2:])
+cfg = make_cfg()
+cfg.INPUT.SIZE = (pixels, pixels)
+items = [Datum(str(path), 0, classname="a") for path in sorted((folder / "images").iterdir())]
+transform = build_transform(cfg, is_train=False)
+batches = build_data_loader(cfg, data_source=items, tfm=transform, batch_size=32, is_train=False)
+encode = lambda images: images.flatten(1)[:, :512].clone()
+if stored:
+    store = FeatureStore(folder / "store", "space", 2**30)
+    loader, batches = batches, StoredBatches(batches, loader_ids(batches), store, encode)
+seen, held = 0, []
+for number, batch in enumerate(batches):
+    if number == 8:
+        before = peak()
+    seen += len(batch["label"])
+    features = batch["img"] if stored else encode(batch["img"])
+    held.append(batch if hold else None)
+print(seen, peak() - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("streaming")
+    (folder / "images").mkdir()
+    Image.effect_noise((128, 128), 50).convert("RGB").save(folder / "one.jpg")
+    for i in range(N_IMAGES):
+        (folder / "images" / f"{i:05d}.jpg").symlink_to(folder / "one.jpg")
+    return folder
+
+
+def growth(folder: Path, stored: bool, hold: bool = False) -> int:
+    """Evaluates in a process of its own; returns bytes."""
+    arguments = [str(folder), str(int(stored)), str(int(hold)), str(PIXELS)]
+    command = [sys.executable, "-c", EVALUATE, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    seen, grown = done.stdout.split()[-2:]
+    assert int(seen) == N_IMAGES
+    return int(grown)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_images(folder):
+    assert growth(folder, stored=False) < ALLOWED
+    assert growth(folder, stored=False, hold=True) > AS_TENSORS / 2, "the test sees what is held"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_encoded_and_kept(folder):
+    """Cold: encoded, kept and used; then warm: read from the store."""
+    for _ in range(2):
+        assert growth(folder, stored=True) < ALLOWED
+    assert len(list(folder.glob("store/*/*.npy"))) == 2  # written on the way
