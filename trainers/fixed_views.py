@@ -97,8 +97,8 @@ class FixedViews:
 
     def _compute(self, epoch: int, positions: list[int]) -> Iterator[np.ndarray]:
         self.wanted.indices = [(epoch, i) for i in positions]
-        for images in self.views:
-            yield self.encode(images.to(self.device, non_blocking=True)).cpu().numpy()
+        for batch in self.views:
+            yield self.encode(batch["img"].to(self.device, non_blocking=True)).cpu().numpy()
 
 
 class _Wanted(Sampler):
@@ -115,19 +115,20 @@ class _Wanted(Sampler):
 
 
 class _SeededViews(Dataset):
-    """Images of a dataset as tensors, each view drawn from (seed, epoch, index)."""
+    """Images of a dataset, each view drawn from (seed, epoch, index)."""
 
     def __init__(self, dataset: DatasetWrapper, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
         self.prepare_workers: Callable[[int], None] = dataset.prepare_workers
+        self.collate, self.finish = dataset.collate, dataset.finish
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: tuple[int, int]) -> Tensor:
+    def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
         digest = hashlib.sha256(repr((self.seed, *index)).encode()).digest()
         seed = int.from_bytes(digest[:8], "big") >> 1
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.random.default_generator.manual_seed(seed)
-        return self.dataset[index[1]]["img"]
+        return {"img": self.dataset[index[1]]["img"]}

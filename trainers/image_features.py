@@ -31,6 +31,7 @@ from yacs.config import CfgNode as CN
 
 from dassl.data import DatasetWrapper, build_data_loader
 from dassl.data.datasets import Datum
+from dassl.data.transforms import TensorTransform, tensor_backend
 from dassl.data.workers import draw_as_a_pass, plain_sampler
 from dassl.engine import TrainerX
 from dassl.utils import read_image
@@ -52,6 +53,7 @@ SOURCES = (
     frozen_resnet,
     sys.modules[clip_utils.CLIP.__module__],
     read_image,
+    tensor_backend,
 )
 # Steps whose text says all that they do; the first ones are not random.
 TEST_STEPS = (T.Resize, T.CenterCrop, T.ToTensor, T.Normalize)
@@ -287,7 +289,7 @@ def _is_plain(loader: Iterable) -> bool:
     dataset = getattr(loader, "dataset", None)
     return (
         type(dataset) is DatasetWrapper
-        and type(dataset.transform) is T.Compose
+        and type(dataset.transform) in (T.Compose, TensorTransform)
         and dataset.k_tfm == 1
         and not dataset.return_img0
     )
