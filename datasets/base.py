@@ -17,6 +17,7 @@ from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json, write_json
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import PathLike
+from dassl.utils.tools import without_garbage_collection
 from datasets.checks import Split, check_split, locate_files
 from datasets.few_shot import describe_sample, few_shot_sample, split_digest
 from datasets.storage import keep_json, places
@@ -65,10 +66,11 @@ class BenchmarkDataset(DatasetBase):
     def __init__(self, cfg: CfgNode) -> None:
         self.few_shot_info: dict[str, Any] = {}
         self.find_folders(Path(cfg.DATASET.ROOT).expanduser().absolute())
-        split = self.read_data()
-        check_split(type(self).__name__, split)
-        self.split_digest = split_digest(self, split)
-        train, val, test = self.draw_few_shots(cfg, split)
+        with without_garbage_collection():  # ImageNet has 1.3 million items
+            split = self.read_data()
+            check_split(type(self).__name__, split)
+            self.split_digest = split_digest(self, split)
+            train, val, test = self.draw_few_shots(cfg, split)
         train, val, test = self.subsample_classes(
             train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES
         )

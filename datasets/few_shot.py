@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import random
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,11 +149,8 @@ def _is_of_size(
     return True
 
 
-def _counts(items: list[Datum]) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for item in items:
-        counts[item.label] = counts.get(item.label, 0) + 1
-    return counts
+def _counts(items: list[Datum]) -> Counter[int]:
+    return Counter(item.label for item in items)
 
 
 def _read_stored(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -61,3 +63,19 @@ def _flatten(params: Any) -> Iterable[torch.Tensor]:
     else:
         for item in params:
             yield from _flatten(item)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Leaves reference cycles alone for a while.
+
+    The collector looks again and again at all objects that are there; where a million are made
+    that stay, that takes longer than making them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

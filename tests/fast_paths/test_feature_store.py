@@ -353,19 +353,6 @@ def data(tmp_path) -> Path:
     return make_eurosat(tmp_path / "data")
 
 
-@pytest.fixture
-def encoded(monkeypatch) -> list[int]:
-    """Numbers of images that went through an encoder together."""
-    counts: list[int] = []
-    plain = image_features.ImageEncoder.__call__
-    monkeypatch.setattr(
-        image_features.ImageEncoder,
-        "__call__",
-        lambda self, image: (counts.append(len(image)), plain(self, image))[1],
-    )
-    return counts
-
-
 def store_in(folder: Path) -> tuple[str, ...]:
     return ("DATASET.NUM_SHOTS", "2", "MODEL.FEATURES.FOLDER", str(folder))
 
