@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers.frozen_linear import BACKENDS, default_backend
 
 Work = Callable[[], Any]
+TURN = 3.0  # seconds
 
 
 def largest_difference(works: dict[str, Work]) -> float | None:
@@ -36,9 +37,10 @@ def by_turns(
 ) -> dict[str, list]:
     """Times each work again and again, one after the other.
 
-    In its turn a work is done once untimed before it is timed: another path leaves cold caches and
-    returned memory behind, which a training, doing the same step again and again, never meets. The
-    plain path, too, takes half as long again without it.
+    In its turn a work is done once untimed, then timed again and again for TURN seconds, but ten
+    times at most: another path leaves cold caches and returned memory behind, which a training,
+    doing the same step again and again, never meets. The plain path, too, takes half as long again
+    without it.
 
     Args:
         works: what to do, by name. Do each once before, or one-time costs are timed.
@@ -47,7 +49,7 @@ def by_turns(
         warm: the work that was done last; if it is the first one, it needs no untimed run.
 
     Returns:
-        Seconds of each round, by name.
+        The median of each turn, in seconds, by name.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     start = time.perf_counter()
@@ -56,7 +58,10 @@ def by_turns(
         for name, work in works.items():
             if name != warm:
                 work()
-            times[name].append(_seconds(work, device))
+            turn = [_seconds(work, device)]
+            while sum(turn) < TURN and len(turn) < 10:
+                turn.append(_seconds(work, device))
+            times[name].append(statistics.median(turn))
             warm = name
         rounds, passed = rounds + 1, time.perf_counter() - start
     return times
