@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from dassl.utils import CheckpointError, ConfigError, load_checkpoint
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
-from trainers.tiny_clip import load_tiny_state_dict
+from trainers.tiny_clip import ASSET, load_tiny_state_dict
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip-anytorch imports pkg_resources, which warns
@@ -28,12 +28,14 @@ __all__ = [
     "CLIP",
     "backbone_name",
     "backbone_problems",
+    "check_image_size",
     "freeze",
     "load_clip",
     "load_clip_to_cpu",
     "resolve_precision",
     "token_count",
     "tokenize",
+    "weights_file",
 ]
 
 TINY = "tiny"  # the small CLIP that ships with the project
@@ -61,6 +63,24 @@ def backbone_problems(cfg: CfgNode) -> list[str]:
     ]
 
 
+def weights_file(cfg: CfgNode) -> Path:
+    """Returns the file that MODEL.BACKBONE stands for; what a name stands for may not be there yet.
+
+    Raises:
+        ConfigError: MODEL.BACKBONE is wrong.
+    """
+    problems = backbone_problems(cfg)
+    if problems:
+        raise ConfigError(problems)
+    backbone = cfg.MODEL.BACKBONE
+    if backbone.PATH:
+        return Path(backbone.PATH).expanduser()
+    if backbone.NAME == TINY:
+        return ASSET
+    folder = Path(os.environ.get("CLIP_CACHE", CACHE)).expanduser()
+    return folder / MODEL_URLS[backbone.NAME].rsplit("/", 1)[1]
+
+
 def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
     """Loads the CLIP that MODEL.BACKBONE stands for, onto the CPU, in evaluation mode.
 
@@ -72,7 +92,7 @@ def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
         CheckpointError: the file does not hold a CLIP in OpenAI's layout.
         DownloadError: the weights cannot be fetched.
     """
-    return _build(_read_weights(cfg))
+    return _build(_read_weights(cfg), weights_file(cfg))
 
 
 def load_clip(cfg: CfgNode, precision: str) -> CLIP:
@@ -84,11 +104,11 @@ def load_clip(cfg: CfgNode, precision: str) -> CLIP:
             exactly the numbers in the file.
     """
     state_dict = _read_weights(cfg)
-    model = _build(state_dict)
+    model = _build(state_dict, weights_file(cfg))
     if precision != "fp16":
         model.float()
         model.load_state_dict(_weights_only(state_dict))  # undo the rounding to half precision
-    _check_image_size(cfg, model)
+    check_image_size(cfg, model)
     return model
 
 
@@ -141,16 +161,11 @@ def tokenize(texts: list[str], context_length: int = 77, names: list[str] | None
 
 def _read_weights(cfg: CfgNode) -> dict[str, Tensor]:
     """Returns a state dict in OpenAI's layout."""
-    problems = backbone_problems(cfg)
-    if problems:
-        raise ConfigError(problems)
-    backbone = cfg.MODEL.BACKBONE
-    if backbone.PATH:
-        path = Path(backbone.PATH).expanduser()
-    elif backbone.NAME == TINY:
+    path = weights_file(cfg)
+    if path == ASSET:
         return load_tiny_state_dict()
-    else:
-        path = _fetch(backbone.NAME)
+    if not cfg.MODEL.BACKBONE.PATH:
+        _fetch(cfg.MODEL.BACKBONE.NAME, path)
     state_dict = _read_jit_archive(path) if _is_jit_archive(path) else _read_state_dict(path)
     missing = [
         key
@@ -162,12 +177,11 @@ def _read_weights(cfg: CfgNode) -> dict[str, Tensor]:
     return state_dict
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, path: Path) -> None:
     url = MODEL_URLS[name]
-    folder = Path(os.environ.get("CLIP_CACHE", CACHE)).expanduser()
     sha256 = url.split("/")[-2]  # OpenAI puts the checksum into the address
     try:
-        return download(url, folder / url.rsplit("/", 1)[1], sha256=sha256)
+        download(url, path, sha256=sha256)
     except DownloadError as error:
         raise DownloadError(
             f"{error} Or fetch {url} elsewhere and name the file with MODEL.BACKBONE.PATH "
@@ -204,11 +218,11 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _build(state_dict: dict[str, Tensor]) -> CLIP:
+def _build(state_dict: dict[str, Tensor], path: Path) -> CLIP:
     try:
         return build_model(dict(state_dict))  # a copy: build_model takes entries out
     except (RuntimeError, LookupError, AttributeError, ValueError, AssertionError) as error:
-        raise CheckpointError(f"the weights are no CLIP in OpenAI's layout: {error}") from None
+        raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: {error}") from None
 
 
 def _weights_only(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -216,7 +230,8 @@ def _weights_only(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state_dict.items() if key not in extra}
 
 
-def _check_image_size(cfg: CfgNode, model: CLIP) -> None:
+def check_image_size(cfg: CfgNode, model: CLIP) -> None:
+    """Raises ConfigError unless INPUT.SIZE is what the model takes."""
     size = cfg.INPUT.SIZE
     wanted = model.visual.input_resolution
     size = (size, size) if isinstance(size, int) else tuple(size)

@@ -100,8 +100,7 @@ class CoCoOp(PromptTrainer):
     """Conditional context optimization, https://arxiv.org/abs/2203.05557."""
 
     config_node = "COCOOP"
-    frozen_image_side = True
-    capturable_step = True
+    frozen_image_side = shares_clip = capturable_step = True
 
     def build_custom_clip(self, clip_model: CLIP) -> CustomCLIP:
         return CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)

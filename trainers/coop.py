@@ -106,8 +106,7 @@ class CoOp(PromptTrainer):
     """Context optimization, https://arxiv.org/abs/2109.01134."""
 
     config_node = "COOP"
-    frozen_image_side = True
-    capturable_step = True
+    frozen_image_side = shares_clip = capturable_step = True
 
     @classmethod
     def config_problems(cls, cfg: CfgNode) -> list[str]:

@@ -35,7 +35,7 @@ class ImageEncoder:
     def __init__(self, visual: nn.Module, backend: str | None = None) -> None:
         self.visual = visual
         self.images = 0
-        self.folded = Folded(self._fold, backend)
+        self.folded = Folded.beside(visual, backend)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class ImageEncoder:
         if not _is_frozen_kind(self.visual):
             return self.visual(image)
         weights = [*self.visual.parameters(), *self.visual.buffers()]
-        tower = self.folded.get(weights, self.visual.conv1.weight.dtype)
+        tower = self.folded.get(weights, self.visual.conv1.weight.dtype, self._fold)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
         with torch.autocast(image.device.type, enabled=False):
             return torch.cat([tower.run(group) for group in groups])
@@ -81,10 +81,12 @@ class _Tower:
 
     def __init__(self, visual: nn.Module, dtype: torch.dtype, backend: str) -> None:
         blocks = visual.transformer.resblocks
-        self.visual = visual
         self.heads = blocks[0].attn.num_heads
         self.patch = visual.conv1.kernel_size[0]
         self.stream = visual.conv1.weight.dtype
+        self.first = visual.class_embedding.detach().to(self.stream)  # (D,)
+        self.positions = visual.positional_embedding.detach().to(self.stream)  # (L, D)
+        self.norm = visual.ln_pre
         # A convolution whose kernel is as large as its stride is a product.
         self.embed = FrozenLinear(visual.conv1.weight.flatten(1), None, dtype, backend)
         self.blocks = [
@@ -109,13 +111,12 @@ class _Tower:
 
     def _tokens(self, image: Tensor) -> Tensor:
         batch, channels, height, width = image.shape
-        p, visual = self.patch, self.visual
+        p = self.patch
         patches = image.view(batch, channels, height // p, p, width // p, p)
         patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * p * p)
         patches = self.embed(patches).to(self.stream)  # (B, L - 1, D)
-        first = visual.class_embedding.to(self.stream).expand(batch, 1, -1)
-        x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(self.stream)
-        return visual.ln_pre(x)
+        x = torch.cat([self.first.expand(batch, 1, -1), patches], dim=1) + self.positions
+        return self.norm(x)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, L, parts * D) → parts of (B, H, L, D/H)"""

@@ -35,6 +35,7 @@ from dassl.data.transforms import TensorTransform, tensor_backend
 from dassl.data.workers import draw_as_a_pass, plain_sampler
 from dassl.engine import TrainerX
 from dassl.utils import read_image
+from dassl.utils.files import file_state
 from trainers import clip_utils, frozen_linear, frozen_resnet, image_encoder
 from trainers.encode_ahead import (
     ENCODED_AT_ONCE,
@@ -66,7 +67,7 @@ VIEW_STEPS = (
     T.RandomGrayscale,
 )
 
-_digests: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()
+_digests: WeakKeyDictionary[nn.Module, tuple[frozen_linear.Seal, str]] = WeakKeyDictionary()
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -231,15 +232,14 @@ def space_of(visual: nn.Module, precision: str, device: torch.device) -> str:
 
 def _weights_digest(visual: nn.Module) -> str:
     tensors = visual.state_dict(keep_vars=True)
-    state = tuple((t.data_ptr(), t._version) for t in tensors.values())
     known = _digests.get(visual)
-    if known is None or known[0] != state:
+    if known is None or not known[0].holds(tensors.values()):
         sha256 = hashlib.sha256()
         for name, tensor in sorted(tensors.items()):
             sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().flatten()
             sha256.update(flat.view(torch.uint8).numpy())
-        known = _digests[visual] = (state, sha256.hexdigest())
+        known = _digests[visual] = (frozen_linear.Seal(tensors.values()), sha256.hexdigest())
     return known[1]
 
 
@@ -266,15 +266,9 @@ def file_ids(
         return None
     how = (repr(dataset.transform), more, PIL.__version__, torchvision.__version__)
     try:
-        return [make_id(how, *_file_state(item.impath)) for item in dataset.data_source]
+        return [make_id(how, *file_state(item.impath)) for item in dataset.data_source]
     except OSError:  # the plain path says which file is missing
         return None
-
-
-def _file_state(path: str) -> tuple:
-    """What changes whenever the content of a file does; nobody can set the last of them."""
-    stat = Path(path).stat()
-    return str(Path(path).absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def loader_ids(loader: Iterable) -> list[bytes] | None:

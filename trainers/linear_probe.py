@@ -23,11 +23,10 @@ from dassl.data import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import CheckpointError, ConfigError, DataError
+from dassl.utils import CheckpointError, DataError
 from dassl.utils.files import listed
-from trainers.clip_utils import backbone_name, backbone_problems, freeze, load_clip
+from trainers.clip_trainer import CLIPTrainer
 from trainers.image_encoder import ImageEncoder
-from trainers.image_features import FrozenImageSide
 
 # Upstream's lpclip/linear_probe.py: values of C, steps of the search, solver's iterations.
 START_VALUES = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -53,28 +52,16 @@ class ProbeHead(nn.Linear):
 
 
 @TRAINER_REGISTRY.register()
-class LinearProbe(FrozenImageSide):
+class LinearProbe(CLIPTrainer):
     """Fits one linear layer, in a single "epoch"; images are seen as in testing."""
 
-    frozen_image_side = True
-
-    @classmethod
-    def config_problems(cls, cfg: CfgNode) -> list[str]:
-        return backbone_problems(cfg)
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        problems = self.config_problems(cfg)
-        if problems:
-            raise ConfigError(problems)
+    frozen_image_side = shares_clip = True
 
     def build_model(self) -> None:
-        cfg = self.cfg
-        print(f"Loading CLIP (backbone: {backbone_name(cfg)})")
-        self.precision = "fp16" if self.device.type == "cuda" else "fp32"
-        clip_model = load_clip(cfg, self.precision).to(self.device)
-        freeze(clip_model)
-        self.image_encoder = ImageEncoder(clip_model.visual)
-        self.head = ProbeHead(clip_model.visual.output_dim, self.dm.dataset.classnames)
+        self.precision = self.inference_precision()
+        visual = self.load_clip().to(self.device).visual
+        self.image_encoder = ImageEncoder(visual)
+        self.head = ProbeHead(visual.output_dim, self.dm.dataset.classnames)
         self.head.to(self.device)
         self.register_model("linear_probe", self.head)
         self.max_epoch = 1

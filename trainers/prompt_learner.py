@@ -61,8 +61,10 @@ class BasePromptLearner(nn.Module):
 
         ctx = self._initial_context(ctx_init, clip_model, class_specific)
         self.ctx = nn.Parameter(ctx)
+        device = clip_model.token_embedding.weight.device
         with torch.no_grad():
-            embedding = clip_model.token_embedding(self.tokenized_prompts).to(clip_model.dtype)
+            embedding = clip_model.token_embedding(self.tokenized_prompts.to(device))
+        embedding = embedding.to(clip_model.dtype)
         self.register_buffer("token_prefix", embedding[:, :1].clone())
         self.register_buffer("token_suffix", embedding[:, 1 + self.n_ctx :].clone())
         # The end token is found before anything is rearranged: it has the largest id.
@@ -77,6 +79,7 @@ class BasePromptLearner(nn.Module):
         if ctx_init:
             with torch.no_grad():
                 tokens = tokenize([ctx_init], self.context_length)
+                tokens = tokens.to(clip_model.token_embedding.weight.device)
                 words = clip_model.token_embedding(tokens)[0, 1 : 1 + self.n_ctx]
             return words.float().clone()
         shape = (self.n_cls, self.n_ctx, dim) if class_specific else (self.n_ctx, dim)

@@ -12,25 +12,17 @@ from yacs.config import CfgNode
 
 from dassl.engine import step_reports
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import CheckpointError, ConfigError, load_pretrained_weights
+from dassl.utils import CheckpointError, load_pretrained_weights
 from dassl.utils.errors import not_one_of
-from trainers.clip_utils import (
-    CLIP,
-    PRECISIONS,
-    backbone_name,
-    backbone_problems,
-    freeze,
-    load_clip,
-    resolve_precision,
-)
+from trainers.clip_trainer import CLIPTrainer
+from trainers.clip_utils import CLIP, PRECISIONS, resolve_precision
 from trainers.image_encoder import ImageEncoder, normalize
-from trainers.image_features import FrozenImageSide
 from trainers.step_graph import Passes, StepGraph
 
 __all__ = ["CustomCLIP", "PromptTrainer", "normalize"]
 
 
-class PromptTrainer(FrozenImageSide):
+class PromptTrainer(CLIPTrainer):
     """Trains `self.model.prompt_learner` by gradient descent; everything else stays as it is.
 
     A subclass sets `config_node` and defines `build_custom_clip(clip_model)`; `compute_loss` and
@@ -56,19 +48,13 @@ class PromptTrainer(FrozenImageSide):
 
     @classmethod
     def config_problems(cls, cfg: CfgNode) -> list[str]:
-        """Returns a sentence for each setting that does not suit this method."""
         settings, key = cls.settings(cfg), f"TRAINER.{cls.config_node}"
-        problems = backbone_problems(cfg)
+        problems = super().config_problems(cfg)
         if settings.PREC not in PRECISIONS:
             problems.append(not_one_of(f"{key}.PREC", settings.PREC, PRECISIONS))
         if settings.N_CTX < 1 and not settings.CTX_INIT:
             problems.append(f"{key}.N_CTX is {settings.N_CTX}; expected 1 or more.")
         return problems
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        problems = self.config_problems(cfg)
-        if problems:
-            raise ConfigError(problems)
 
     def build_custom_clip(self, clip_model: CLIP) -> nn.Module:
         """Returns the model: a module with a part `prompt_learner`, images → logits."""
@@ -79,9 +65,7 @@ class PromptTrainer(FrozenImageSide):
         self.precision = resolve_precision(
             self.settings(cfg).PREC, self.device, f"TRAINER.{self.config_node}.PREC"
         )
-        print(f"Loading CLIP (backbone: {backbone_name(cfg)})")
-        clip_model = load_clip(cfg, self.precision)
-        freeze(clip_model)
+        clip_model = self.load_clip()
         print("Building custom CLIP")
         self.model = self.build_custom_clip(clip_model)
         print("Turning off gradients in both the image and the text encoder")

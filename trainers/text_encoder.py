@@ -69,7 +69,8 @@ class TextEncoder(nn.Module):
         self.ln_final = clip_model.ln_final
         self.text_projection = clip_model.text_projection
         self.chunk = chunk
-        self.folded = Folded(self._fold, backend)
+        self.folded = Folded.beside(clip_model, backend)
+        self._limits: dict[tuple, int] = {}  # rows that fit into memory
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,9 +89,9 @@ class TextEncoder(nn.Module):
         """
         if isinstance(layout, Tensor):
             return self._encode_embeddings(context, layout)
-        tower = self.folded.get(self.parameters(), self.dtype)
+        tower = self.folded.get(self.parameters(), self.dtype, self._fold)
         grad = torch.is_grad_enabled() and context.requires_grad
-        limit = self.chunk or tower.free_rows(grad)
+        limit = self.chunk or self._free_rows(tower, grad)
         rows = layout.rows(limit, context.device, tower.dtype)
         groups = max(1, limit // rows[0].n_rows)  # in a chunk
         chunks = context.split(groups)
@@ -130,9 +131,12 @@ class TextEncoder(nn.Module):
     def _fold(self, dtype: torch.dtype, backend: str) -> _Tower:
         return _Tower(self, dtype, backend)
 
-    def _apply(self, *args, **kwargs) -> TextEncoder:
-        self.folded.forget()  # weights move or change precision
-        return super()._apply(*args, **kwargs)
+    def _free_rows(self, tower: _Tower, grad: bool) -> int:
+        """Returns how many rows memory holds, asked once: chunks must not change on the way."""
+        key = (tower.positions.device, tower.stream, grad)
+        if key not in self._limits:
+            self._limits[key] = tower.free_rows(grad)
+        return self._limits[key]
 
 
 class _Constants:
@@ -165,7 +169,6 @@ class _Tower:
         self.head = FrozenLinear(weight, bias, dtype, backend)
         self.eps = encoder.ln_final.eps
         self.constants: WeakKeyDictionary[PromptLayout, _Constants] = WeakKeyDictionary()
-        self._limits: dict[bool, int] = {}
 
     def run(self, context: Tensor, rows: Rows, layout: PromptLayout) -> Tensor:
         """(G, V, D) context → (G, prompts in `rows`, E)."""
@@ -247,15 +250,13 @@ class _Tower:
         return block.qkv(block.norm(x)) if len(self.blocks) > 1 else x[..., :0]
 
     def free_rows(self, grad: bool) -> int:
-        """Returns how many rows MEMORY_SHARE of the free memory holds, asked once."""
-        if grad not in self._limits:
-            device = self.positions.device
-            width, size = self.positions.shape[1], self.stream.itemsize
-            # What a row keeps in a block: x twice, q, k, v and attention weights, the MLP's 4 D
-            kept = 12 * width * size * (len(self.blocks) + 1 if grad else 2)
-            rows = max(1, int(MEMORY_SHARE * free_bytes(device)) // kept)
-            self._limits[grad] = rows if grad else min(rows, INFERENCE_ROWS.get(device.type, 4096))
-        return self._limits[grad]
+        """Returns how many rows MEMORY_SHARE of the free memory holds."""
+        device = self.positions.device
+        width, size = self.positions.shape[1], self.stream.itemsize
+        # What a row keeps in a block: x twice, q, k, v and attention weights, the MLP's 4 D
+        kept = 12 * width * size * (len(self.blocks) + 1 if grad else 2)
+        rows = max(1, int(MEMORY_SHARE * free_bytes(device)) // kept)
+        return rows if grad else min(rows, INFERENCE_ROWS.get(device.type, 4096))
 
 
 def free_bytes(device: torch.device) -> int:

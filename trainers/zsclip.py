@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from yacs.config import CfgNode
 
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import ConfigError
-from trainers.clip_utils import backbone_name, backbone_problems, freeze, load_clip, tokenize
+from trainers.clip_trainer import CLIPTrainer
+from trainers.clip_utils import tokenize
 from trainers.image_encoder import ImageEncoder, normalize
-from trainers.image_features import FrozenImageSide
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.text_encoder import TextEncoder
 
@@ -22,26 +20,14 @@ DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(FrozenImageSide):
+class ZeroshotCLIP(CLIPTrainer):
     """One prompt a class."""
 
-    frozen_image_side = True
-
-    @classmethod
-    def config_problems(cls, cfg: CfgNode) -> list[str]:
-        return backbone_problems(cfg)
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        problems = self.config_problems(cfg)
-        if problems:
-            raise ConfigError(problems)
+    frozen_image_side = shares_clip = True
 
     def build_model(self) -> None:
-        cfg = self.cfg
-        print(f"Loading CLIP (backbone: {backbone_name(cfg)})")
-        self.precision = "fp16" if self.device.type == "cuda" else "fp32"
-        self.clip_model = load_clip(cfg, self.precision).to(self.device)
-        freeze(self.clip_model)
+        self.precision = self.inference_precision()
+        self.clip_model = self.load_clip().to(self.device)
         self._image_encoder = ImageEncoder(self.clip_model.visual)
         names = [name.replace("_", " ") for name in self.dm.dataset.classnames]
         self.text_features = self.encode_classes(names)  # (C, E)
@@ -83,7 +69,7 @@ class ZeroshotCLIP(FrozenImageSide):
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Prompt ensembling: the seven selected ImageNet templates and the data set's own."""
 
-    frozen_image_side = True
+    frozen_image_side = shares_clip = True
 
     def templates(self) -> list[str]:
         own = [] if self.cfg.DATASET.NAME == "ImageNet" else super().templates()

@@ -28,6 +28,16 @@ def user_cache_home() -> Path:
     return base / "prompt-learning"
 
 
+def file_state(path: PathLike) -> tuple[str, int, int, int]:
+    """Returns what changes whenever the content of a file does; nobody can set the last of them.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    stat = Path(path).stat()
+    return str(Path(path).absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def check_isfile(fpath: PathLike) -> bool:
     """Returns whether `fpath` is a file, and warns if it is not."""
     is_file = Path(fpath).is_file()

@@ -241,6 +241,10 @@ def test_folded_weights_follow_the_model():
     assert not torch.allclose(before, after)
     fresh, _ = encode_some(TextEncoder(clip_model))
     assert torch.equal(after, fresh)
+    rounded, _ = encode_some(encoder.bfloat16().float())  # maybe at the same addresses again
+    assert not torch.equal(rounded, after)
+    fresh, _ = encode_some(TextEncoder(copy.deepcopy(clip_model)))
+    assert torch.equal(rounded, fresh)
     double = encoder.double()
     features, _ = encode_some(double)
     assert features.dtype == torch.float64
