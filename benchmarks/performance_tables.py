@@ -1,8 +1,8 @@
-"""Writes the tables of docs/performance.md from the benchmark's results.
+"""Writes the tables of docs/performance.md, and the README's, from the benchmarks' results.
 
-    python benchmarks/performance_tables.py benchmarks/results/text_encoding_cpu.json
+    python benchmarks/performance_tables.py
 
-Each table stands between two comments in the document; the rest of it is written by hand.
+Each table stands between two comments in its document; the rest is written by hand.
 """
 
 from __future__ import annotations
@@ -13,12 +13,26 @@ import re
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs/performance.md"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+DOCUMENT, README = ROOT / "docs/performance.md", ROOT / "README.md"
 PARTS = {
     "text": "Text side, forward and backward",
     "image": "Image side",
     "step": "Whole training step",
     "test": "A batch of an evaluation",
+}
+
+STEPS = {  # the README's rows
+    "step CoCoOp 5 b4": "CoCoOp, training step, 5 classes, batch of 4",
+    "step CoCoOp 50 b1": "CoCoOp, training step, 50 classes, batch of 1",
+    "step CoCoOp 500 b1": "CoCoOp, training step, 500 classes, batch of 1",
+    "step CoOp 500 b32": "CoOp, training step, 500 classes, batch of 32",
+    "test CoCoOp 50 b10": "CoCoOp, test, 50 classes, batch of 10",
+}
+JOBS = {
+    "eurosat CoCoOp": "CoCoOp on EuroSAT, base to new, 100 epochs, batch of 4, with both tests",
+    "caltech101 CoCoOp": "CoCoOp on Caltech101, base to new, 10 epochs, with both tests",
 }
 
 
@@ -74,10 +88,8 @@ def _pair(result: dict[str, Any], field: str, unit: float) -> str:
     return " → ".join("–" if value is None else f"{value / unit:,.0f}" for value in values)
 
 
-def fill(document: str, report: dict[str, Any]) -> str:
+def fill(document: str, blocks: dict[str, str]) -> str:
     """Returns the document with what stands between the comments replaced."""
-    blocks = {part: table(report["results"], part) for part in PARTS}
-    blocks["circumstances"] = circumstances(report)
     for name, block in blocks.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         document = re.sub(
@@ -86,12 +98,43 @@ def fill(document: str, report: dict[str, Any]) -> str:
     return document
 
 
+def blocks_of(report: dict[str, Any]) -> dict[str, str]:
+    """Returns what docs/performance.md shows of the results of `text_encoding.py`."""
+    blocks = {part: table(report["results"], part) for part in PARTS}
+    return {**blocks, "circumstances": circumstances(report)}
+
+
+def speed(steps: dict[str, Any], jobs: dict[str, Any]) -> str:
+    """Returns the README's table from the results of `text_encoding.py` and `whole_job.py`."""
+    lines = ["| | the papers' formula | here | times faster |", "|---|---|---|---|"]
+    found = {r["key"]: r for r in steps["results"]}
+    for key, text in STEPS.items():
+        if found.get(key, {}).get("ratio"):
+            r = found[key]
+            times = f"{_seconds(r['plain_seconds'])} | {_seconds(r['ours_seconds'])}"
+            lines.append(f"| {text} | {times} | {r['ratio']:.0f} |")
+    found = {r["key"]: r for r in jobs["results"]}
+    for key, text in JOBS.items():
+        for path, addition in (("cold", ""), ("second", "; as a seed's second method")):
+            if f"{path}_ratio" in found.get(key, {}):
+                r = found[key]
+                times = f"{_minutes(r['plain']['total'])} | {_minutes(r[path]['total'])}"
+                lines.append(f"| {text}{addition} | {times} | {r[f'{path}_ratio']:.0f} |")
+    return "\n".join(lines)
+
+
+def _minutes(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("json", type=Path, help="results of benchmarks/text_encoding.py")
-    report = json.loads(parser.parse_args().json.read_text(encoding="utf-8"))
-    document = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(fill(document, report), encoding="utf-8")
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    names = ("text_encoding_cpu", "whole_job_cpu")
+    texts = ((RESULTS / f"{name}.json").read_text(encoding="utf-8") for name in names)
+    steps, jobs = map(json.loads, texts)
+    for path, blocks in ((DOCUMENT, blocks_of(steps)), (README, {"speed": speed(steps, jobs)})):
+        path.write_text(fill(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.bars import BARS, failures
 from benchmarks.measure import added_memory, by_turns, count_flops, ratio_of
-from benchmarks.performance_tables import DOCUMENT, fill
+from benchmarks.performance_tables import DOCUMENT, README, blocks_of, fill, speed
 from benchmarks.text_encoding import CASES
 
 CPU = torch.device("cpu")
@@ -78,10 +78,21 @@ def test_document_can_be_filled():
         "peak_flops_per_s": {"torch": 1e11},
         "results": [result(case.key, ratio=None) for case in CASES],
     }
-    filled = fill(DOCUMENT.read_text(encoding="utf-8"), json.loads(json.dumps(report)))
+    blocks = blocks_of(json.loads(json.dumps(report)))
+    filled = fill(DOCUMENT.read_text(encoding="utf-8"), blocks)
     assert "| CoCoOp, 500 classes, batch 4 | 1.000 s | 0.010 s | – | 1,000 → 10 | 70% |" in filled
     assert "on a processor (2 threads; GPU: none)" in filled
-    assert fill(filled, report) == filled
+    assert fill(filled, blocks) == filled
+
+
+def test_the_readme_shows_ratios_alone():
+    steps = {"results": [result("step CoCoOp 5 b4"), result("step CoCoOp 50 b1", ratio=None)]}
+    job = {"key": "eurosat CoCoOp", "plain": {"total": 7200.0}, "cold": {"total": 700.0}}
+    table = speed(steps, {"results": [{**job, "cold_ratio": 10.3}]})
+    assert "batch of 4 | 1.000 s | 0.010 s | 100 |" in table
+    assert "with both tests | 2 h 00 min | 12 min | 10 |" in table
+    assert len(table.splitlines()) == 4
+    assert table in fill(README.read_text(encoding="utf-8"), {"speed": table})
 
 
 def test_measuring():
