@@ -137,7 +137,7 @@ WRONG_CONTENT: dict[str, Callable[[], Any]] = {
 def test_wrong_content(tmp_path, content):
     path = tmp_path / "clip.pt"
     torch.save(WRONG_CONTENT[content](), path)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=str(path)):
         load(path)
 
 
