@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 QUICK_GELU = 1.702  # CLIP's activation is u * sigmoid(1.702 u)
-CPU_ROWS = 768  # rows of an MLP at a time on a CPU: the hidden layer then stays in the cache
+CPU_ROWS = 768  # at most so many rows of an MLP at a time on a CPU: the hidden layer fits the cache
 
 T = TypeVar("T")
 
@@ -343,7 +343,8 @@ def norm(x: Tensor, eps: float) -> Tensor:
 
 
 def _groups(x: Tensor) -> tuple[Tensor, ...]:
-    return x.split(CPU_ROWS) if x.device.type == "cpu" and len(x) > CPU_ROWS else (x,)
+    """Splits rows evenly: a few left over would read all weights for little."""
+    return x.chunk(-(-len(x) // CPU_ROWS)) if x.device.type == "cpu" and len(x) > CPU_ROWS else (x,)
 
 
 def _join(parts: list[Tensor]) -> Tensor:
