@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -13,6 +14,7 @@ from typing import Any
 import PIL
 import torch
 
+from dassl.utils import write_json
 from dassl.utils.results import versions
 
 
@@ -34,6 +36,25 @@ def describe_run(command: list[str] | None = None) -> dict[str, Any]:
         "pillow": PIL.__version__,
         **versions(),
     }
+
+
+def add_result(report: dict[str, Any], result: dict[str, Any], path: str | None) -> None:
+    """Adds what was measured to `report["results"]`, and writes the report if there is a path.
+
+    A result replaces the one of the same key, in its place, and says when and at which commit it
+    was measured: those that the file already holds stay in it.
+    """
+    results = report["results"]
+    if path and not results and Path(path).exists():
+        results += json.loads(Path(path).read_text(encoding="utf-8"))["results"]
+    result |= {key: report[key] for key in ("time", "commit")}
+    keys = [other["key"] for other in results]
+    if result["key"] in keys:
+        results[keys.index(result["key"])] = result
+    else:
+        results.append(result)
+    if path:
+        write_json(report, path)
 
 
 def _script_and_arguments() -> list[str]:

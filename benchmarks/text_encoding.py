@@ -37,7 +37,7 @@ from clip.model import convert_weights
 import trainers
 from benchmarks import plain
 from benchmarks.bars import BARS, failures
-from benchmarks.machine import describe_run
+from benchmarks.machine import add_result, describe_run
 from benchmarks.measure import (
     Work,
     added_memory,
@@ -48,7 +48,6 @@ from benchmarks.measure import (
     ratio_of,
 )
 from dassl.config import get_cfg_default
-from dassl.utils import write_json
 from trainers import cocoop, coop
 from trainers.clip_utils import CLIP, freeze
 from trainers.frozen_linear import default_backend
@@ -292,22 +291,12 @@ def main() -> int:
     report["peak_flops_per_s"] = matmul_peak(device, dtype)
     bench = Bench(device, args.precision, names)
     room = int(0.8 * free_bytes(device))
-    cases = select(args)
-    if args.json and Path(args.json).exists():
-        before = json.loads(Path(args.json).read_text(encoding="utf-8"))["results"]
-        now = {case.key for case in cases}
-        report["results"] = [result for result in before if result["key"] not in now]
-    order = [case.key for case in CASES]
-    for case in cases:
+    for case in select(args):
         result = measure(bench, case, args.seconds, room)
         peak = max(report["peak_flops_per_s"].values())
         result["share_of_peak"] = result["ours_flops"] / result["ours_seconds"] / peak
-        report["results"] = sorted(
-            [*report["results"], result], key=lambda done: order.index(done["key"])
-        )
+        add_result(report, result, args.json)
         print(_line(result), flush=True)
-        if args.json:
-            write_json(report, args.json)
     return failures(report["results"], BARS[args.device]) if args.check else 0
 
 

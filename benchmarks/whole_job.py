@@ -37,9 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.bars import Bar, failures
-from benchmarks.machine import describe_run
+from benchmarks.machine import add_result, describe_run
 from benchmarks.whole_job_data import REAL, SHAPES, SMALL, Shape, write_data, write_weights
-from dassl.utils import write_json
 
 PARTS = ("start", "data", "image", "text", "test")
 Lap = dict[str, float]  # seconds by part
@@ -229,7 +228,7 @@ def parse() -> argparse.Namespace:
     add("--ours-only", action="store_true", help="without the plain path")
     add("--threads", type=int, default=torch.get_num_threads())
     add("--quick", action="store_true", help="a tiny model and one round: does it run at all?")
-    add("--json", help="file for the results")
+    add("--json", help="file for the results; those of other jobs stay in it")
     add("--check", action="store_true", help="exit with 1 if a bar is missed")
     args = parser.parse_args()
     if args.quick and args.check:
@@ -249,10 +248,8 @@ def main() -> int:
         for job in JOBS:
             if job.name in args.jobs:
                 result = measure(job, args, Path(folder))
-                report["results"].append(result)
+                add_result(report, result, args.json)
                 show(result)
-                if args.json:
-                    write_json(report, args.json)
     bars = GPU_BARS if torch.cuda.is_available() else CPU_BARS
     return min(1, failures(report["results"], bars)) if args.check else 0
 
