@@ -42,9 +42,8 @@ def table(results: list[dict[str, Any]], part: str) -> str:
         f"| {PARTS[part]} | plain | ours | times faster | GFLOP | share of peak | added memory |",
         "|---|---|---|---|---|---|---|",
     ]
-    for r in results:
-        if r["part"] != part:
-            continue
+    mine = [r for r in results if r["part"] == part]
+    for r in sorted(mine, key=lambda r: (r["method"] != "CoOp", r["n_cls"], r["batch"])):
         lines.append(
             f"| {_name(r)} | {_seconds(r.get('plain_seconds'))} | {_seconds(r['ours_seconds'])} | "
             f"{_ratio(r['ratio'])} | {_pair(r, 'flops', 1e9)} | {100 * r['share_of_peak']:.0f}% | "
@@ -56,11 +55,13 @@ def table(results: list[dict[str, Any]], part: str) -> str:
 def circumstances(report: dict[str, Any]) -> str:
     """Returns a sentence on where and how the numbers were measured."""
     peak = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in report["peak_flops_per_s"].items())
+    days = sorted({r["time"][:10] for r in report["results"]})
+    commits = sorted({str(r["commit"])[:7] for r in report["results"]})
     return (
-        f"Measured {report['time'][:10]} with `{report['command']}` on {report['cpu']} "
-        f"({report['threads']} threads; GPU: {report['gpu'] or 'none'}), torch {report['torch']}, "
-        f"commit {report['commit'] or 'unknown'}, {report['precision']}. Matmul peak by backend in "
-        f"GFLOP/s: {peak}; chosen: {report['backend']}."
+        f"Measured {' and '.join(days)} on {report['cpu']} ({report['threads']} threads; GPU: "
+        f"{report['gpu'] or 'none'}), torch {report['torch']}, {report['precision']}, at "
+        f"{', '.join(commits)} (each case's commit is in the results file). Matmul peak by backend "
+        f"in GFLOP/s: {peak}; chosen: {report['backend']}."
     )
 
 

@@ -99,7 +99,8 @@ def build(table: Table, output: Path) -> Grid:
     heads, columns, rows = _LAYOUTS[table.layout](source)
     notes = [*(BASE2NEW_NOTES if table.layout == "base2new" else ()), *table.notes]
     if table.setting.opts:
-        notes.append(f"All runs were made with {' '.join(table.setting.opts)}.")
+        but = "; the paper's were not" if table.published else ""
+        notes.append(f"All runs were made with {' '.join(table.setting.opts)}{but}.")
     grid = Grid(table.name, table.title, heads, columns, rows)
     notes += _compare_notes(grid)
     if grid.missing:

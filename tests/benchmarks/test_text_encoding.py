@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 
 from benchmarks.bars import BARS, failures
+from benchmarks.machine import add_result
 from benchmarks.measure import added_memory, by_turns, count_flops, ratio_of
 from benchmarks.performance_tables import DOCUMENT, README, blocks_of, fill, speed
 from benchmarks.text_encoding import CASES
@@ -34,6 +36,8 @@ def result(key: str, **values) -> dict:
         "ours_bytes": 10**7,
         "ours_total_bytes": 3 * 10**9,
         "share_of_peak": 0.7,
+        "time": "2026-11-20T10:00:00+00:00",
+        "commit": "0123456789",
         **values,
     }
 
@@ -81,8 +85,24 @@ def test_document_can_be_filled():
     blocks = blocks_of(json.loads(json.dumps(report)))
     filled = fill(DOCUMENT.read_text(encoding="utf-8"), blocks)
     assert "| CoCoOp, 500 classes, batch 4 | 1.000 s | 0.010 s | – | 1,000 → 10 | 70% |" in filled
-    assert "on a processor (2 threads; GPU: none)" in filled
+    assert "Measured 2026-11-20 on a processor (2 threads; GPU: none)" in filled
+    assert "at 0123456 (each" in filled
     assert fill(filled, blocks) == filled
+
+
+def test_a_result_stands_beside_those_of_other_commits(tmp_path: Path):
+    path = str(tmp_path / "results.json")
+    for commit, keys in (("a", ("one", "two")), ("b", ("two", "three"))):
+        report = {"time": "now", "commit": commit, "results": []}
+        for key in keys:
+            add_result(report, {"key": key}, path)
+    written = json.loads(Path(path).read_text(encoding="utf-8"))
+    assert written == report
+    assert [(r["key"], r["commit"]) for r in written["results"]] == [
+        ("one", "a"),
+        ("two", "b"),
+        ("three", "b"),
+    ]
 
 
 def test_the_readme_shows_ratios_alone():
