@@ -69,7 +69,7 @@ JOBS = (
     Job("caltech101 CoCoOp", SHAPES["caltech101"], "CoCoOp", 1, 10, 4, 8),
     Job("caltech101 CoOp", SHAPES["caltech101"], "CoOp", 32, 50, 2, 100),
 )
-LEAST_TEST = 100  # images of base, and of new classes: a batch of an evaluation
+LEAST_TEST = 400  # images of base, and of new classes: workers start once in an evaluation
 OTHER = {"CoOp": "CoCoOp", "CoCoOp": "CoOp"}
 
 

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
 from trainers.frozen_resnet import FrozenResNet
 
-# Images in a group on a CPU: 4 to 16 were equally fast for a transformer, 16 best for a ResNet.
-CPU_IMAGES, CPU_IMAGES_RESNET = 8, 16
+# Images in a group on a CPU: what more than 5 take in a transformer, the allocator gives back to the
+# system each time, and page faults follow; 16 were best for a ResNet.
+CPU_IMAGES, CPU_IMAGES_RESNET = 5, 16
 
 
 class ImageEncoder:
