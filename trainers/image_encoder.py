@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
 from trainers.frozen_resnet import FrozenResNet
 
-# Images in a group on a CPU: what more than 5 take in a transformer, the allocator gives back to the
-# system each time, and page faults follow; 16 were best for a ResNet.
+# Images in a group on a CPU. Transformers: of more than 5 the allocator returns the memory each time,
+# and page faults follow. ResNets: 16 were fastest.
 CPU_IMAGES, CPU_IMAGES_RESNET = 5, 16
 
 
