@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
 from trainers.frozen_resnet import FrozenResNet
 
-# Images in a group on a CPU. Transformers: of more than 5 the allocator returns the memory each time,
+# Images in a group on a CPU. Transformers: the memory of more than 5 is returned each time,
 # and page faults follow. ResNets: 16 were fastest.
 CPU_IMAGES, CPU_IMAGES_RESNET = 5, 16
 
