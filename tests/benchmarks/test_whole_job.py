@@ -145,7 +145,7 @@ def test_quick(tmp_path):
     subprocess.run([sys.executable, *command, str(path)], cwd=ROOT, check=True, timeout=300)
     report = json.loads(path.read_text())
     (result,) = report["results"]
-    assert result["done"] == {"epochs": 5, "of": 100, "test_images": [210, 195]}
+    assert result["done"] == {"epochs": 5, "of": 100, "test_images": [400, 400]}
     assert result["cold"]["image"] > 0 and result["second"]["image"] == 0
     assert result["cold_ratio"] > 0 and "whole_seconds" not in result
     for name in ("plain", "cold", "second"):
