@@ -166,6 +166,17 @@ class FrozenMLP:
     def __init__(self, fc: FrozenLinear, proj: FrozenLinear, eps: float) -> None:
         self.fc, self.proj, self.eps = fc, proj, eps
 
+    @classmethod
+    def of(cls, block: nn.Module, dtype: torch.dtype, backend: str) -> FrozenMLP:
+        """Folds the second half of clip's ResidualAttentionBlock."""
+        fc, proj = block.mlp.c_fc, block.mlp.c_proj
+        weight, bias = fold_norm(block.ln_2, fc.weight, fc.bias)
+        return cls(
+            FrozenLinear(QUICK_GELU * weight, QUICK_GELU * bias, dtype, backend),
+            FrozenLinear(proj.weight.double() / QUICK_GELU, proj.bias, dtype, backend),
+            block.ln_2.eps,
+        )
+
     def __call__(self, x: Tensor) -> Tensor:
         """(..., D) → (..., D)"""
         rows = x.reshape(-1, x.shape[-1])  # (R, D)
@@ -233,13 +244,7 @@ class FrozenBlock:
         else:
             self.qkv = FrozenLinear(weight, bias, dtype, backend)
         self.out = FrozenLinear(attn.out_proj.weight, attn.out_proj.bias, dtype, backend)
-        fc, proj = block.mlp.c_fc, block.mlp.c_proj
-        weight, bias = fold_norm(block.ln_2, fc.weight, fc.bias)
-        self.mlp = FrozenMLP(
-            FrozenLinear(QUICK_GELU * weight, QUICK_GELU * bias, dtype, backend),
-            FrozenLinear(proj.weight.double() / QUICK_GELU, proj.bias, dtype, backend),
-            block.ln_2.eps,
-        )
+        self.mlp = FrozenMLP.of(block, dtype, backend)
 
     def norm(self, x: Tensor) -> Tensor:
         return norm(x, self.eps)

@@ -5,12 +5,10 @@ CLIP's numbers exactly, but for rounding:
 - A batch norm that is not trained is a scale and a shift: both fold into the convolution before it,
   in float64.
 - Images lie in memory channels last, as the libraries behind convolutions like them best.
-- The attention pooling has one query. Projecting it back through the keys' weights, and pooling
-  before the values' projection, costs as much as one position, not as all of them:
-  q·(W_k x) = (W_k^T q)·x, and sum a (W_v x + b) = W_v (sum a x) + b as the weights a sum to 1.
+- The attention pooling has one query: see `pooled_attention`.
 
 Shapes: B images, C channels, H x W positions, N = HW + 1 positions with the mean, D width of the
-last layer, E embedding size, h heads.
+last layer, E embedding size.
 """
 
 from __future__ import annotations
@@ -20,6 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from trainers.pooled_attention import PooledAttention
 
 
 class FrozenConv:
@@ -98,28 +98,13 @@ class _AttentionPool:
     """The mean position's attention to all positions."""
 
     def __init__(self, pool: nn.Module, dtype: torch.dtype) -> None:
-        self.heads = pool.num_heads
-        width = pool.q_proj.in_features
-        scale = (width // self.heads) ** -0.5
         self.positions = pool.positional_embedding.detach().to(dtype)  # (N, D)
-        self.q_weight = (pool.q_proj.weight.double() * scale).to(dtype)
-        self.q_bias = (pool.q_proj.bias.double() * scale).to(dtype)
-        # The keys' bias adds the same to all scores of a query: softmax does not see it.
-        self.k_weight = pool.k_proj.weight.detach().to(dtype).view(self.heads, -1, width)
-        self.v_weight = pool.v_proj.weight.detach().to(dtype).view(self.heads, -1, width)
-        out = pool.c_proj
-        self.out_weight = out.weight.detach().to(dtype)
-        bias = out.bias.double() + out.weight.double() @ pool.v_proj.bias.double()
-        self.out_bias = bias.to(dtype)
+        parts = (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
+        *projections, out = [(part.weight, part.bias) for part in parts]
+        self.attention = PooledAttention(projections, out, pool.num_heads, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, D, H, W) → (B, E)"""
         x = x.flatten(2).transpose(1, 2)  # (B, HW, D)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positions  # (B, N, D)
-        q = F.linear(x[:, 0], self.q_weight, self.q_bias)  # (B, D)
-        q = q.view(len(x), self.heads, -1).transpose(0, 1)  # (h, B, D/h)
-        q = (q @ self.k_weight).transpose(0, 1)  # (B, h, D)
-        weights = (q @ x.transpose(1, 2)).softmax(dim=-1)  # (B, h, N)
-        pooled = (weights @ x).transpose(0, 1)  # (h, B, D)
-        out = (pooled @ self.v_weight.transpose(1, 2)).transpose(0, 1)  # (B, h, D/h)
-        return F.linear(out.flatten(1), self.out_weight, self.out_bias)
+        return self.attention(x[:, 0], x)

@@ -2,8 +2,8 @@
 
 CLIP's numbers exactly, but for rounding. Vision transformers here, by the frozen layers of
 `frozen_linear`: norms, scales and activations folded, the faster GEMM backend. In the last block
-only the class token has a query, an attention output and an MLP. ResNets: `frozen_resnet`. On a CPU
-a batch goes through in groups that fit the cache.
+only the class token has a query, an attention output and an MLP (`pooled_attention`). ResNets:
+`frozen_resnet`. On a CPU a batch goes through in groups that fit the cache.
 
 Shapes: B images, L tokens (class token and patches), D width, E embedding size, H heads.
 """
@@ -14,8 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
+from trainers.frozen_linear import (
+    Folded,
+    FrozenBlock,
+    FrozenLinear,
+    FrozenMLP,
+    fold_norm,
+    norm,
+)
 from trainers.frozen_resnet import FrozenResNet
+from trainers.pooled_attention import PooledAttention
 
 # Images in a group on a CPU. Transformers: the memory of more than 5 is returned each time,
 # and page faults follow. ResNets: 16 were fastest.
@@ -90,9 +98,14 @@ class _Tower:
         self.norm = visual.ln_pre
         # A convolution whose kernel is as large as its stride is a product.
         self.embed = FrozenLinear(visual.conv1.weight.flatten(1), None, dtype, backend)
-        self.blocks = [
-            FrozenBlock(block, dtype, backend, split_query=block is blocks[-1]) for block in blocks
-        ]
+        *blocks, last = blocks
+        self.blocks = [FrozenBlock(block, dtype, backend) for block in blocks]
+        self.last_norm, self.last_mlp = last.ln_1.eps, FrozenMLP.of(last, dtype, backend)
+        attn = last.attn
+        weight, bias = fold_norm(last.ln_1, attn.in_proj_weight, attn.in_proj_bias)
+        projections = list(zip(weight.chunk(3), bias.chunk(3)))  # of queries, keys and values
+        out = (attn.out_proj.weight, attn.out_proj.bias)
+        self.last_attention = PooledAttention(projections, out, self.heads, dtype)
         weight, bias = fold_norm(visual.ln_post, visual.proj.t(), None)
         self.head = FrozenLinear(weight, bias, dtype, backend)
         self.eps = visual.ln_post.eps
@@ -100,15 +113,11 @@ class _Tower:
     def run(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, E)"""
         x = self._tokens(image)  # (B, L, D)
-        for block in self.blocks[:-1]:
-            q, k, v = self._split(block.qkv(block.norm(x)), 3)
-            x = block.mlp(x + block.out(self._attend(q, k, v)))
-        block = self.blocks[-1]
-        normed = block.norm(x)
-        k, v = self._split(block.kv(normed), 2)
-        (q,) = self._split(block.q(normed[:, :1].contiguous()), 1)  # the class token's
-        x = block.mlp(x[:, :1] + block.out(self._attend(q, k, v)))  # (B, 1, D)
-        return self.head(norm(x[:, 0], self.eps))  # (B, E)
+        for block in self.blocks:
+            x = block.mlp(x + block.out(self._attend(block.qkv(block.norm(x)))))
+        normed = norm(x, self.last_norm)
+        x = x[:, 0] + self.last_attention(normed[:, 0], normed)  # (B, D), the class token's
+        return self.head(norm(self.last_mlp(x), self.eps))  # (B, E)
 
     def _tokens(self, image: Tensor) -> Tensor:
         batch, channels, height, width = image.shape
@@ -119,11 +128,9 @@ class _Tower:
         x = torch.cat([self.first.expand(batch, 1, -1), patches], dim=1) + self.positions
         return self.norm(x)
 
-    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, L, parts * D) → parts of (B, H, L, D/H)"""
-        batch, length, _ = x.shape
-        return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """(B, L, 3 D) → (B, L, D)"""
+        batch, length, _ = qkv.shape
+        q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # scaled by the folded weights
-        return out.transpose(1, 2).flatten(2)  # (B, L, D)
+        return out.transpose(1, 2).flatten(2)

@@ -36,7 +36,13 @@ from dassl.data.workers import draw_as_a_pass, plain_sampler
 from dassl.engine import TrainerX
 from dassl.utils import read_image
 from dassl.utils.files import file_state
-from trainers import clip_utils, frozen_linear, frozen_resnet, image_encoder
+from trainers import (
+    clip_utils,
+    frozen_linear,
+    frozen_resnet,
+    image_encoder,
+    pooled_attention,
+)
 from trainers.encode_ahead import (
     ENCODED_AT_ONCE,
     EncodedAhead,
@@ -52,6 +58,7 @@ SOURCES = (
     image_encoder,
     frozen_linear,
     frozen_resnet,
+    pooled_attention,
     sys.modules[clip_utils.CLIP.__module__],
     read_image,
     tensor_backend,
