@@ -54,7 +54,7 @@ class Job:
     batch: int
     epochs: int
     plain_steps: int
-    plain_test: int  # images of base, and of new classes
+    plain_test: int  # images of base, and of new classes: a batch, or a smaller, faster one
 
     @property
     def steps(self) -> int:
@@ -63,7 +63,7 @@ class Job:
 
 JOBS = (
     # The homework: batch 4, 100 epochs
-    Job("eurosat CoCoOp", SHAPES["eurosat"], "CoCoOp", 4, 100, 6, 20),
+    Job("eurosat CoCoOp", SHAPES["eurosat"], "CoCoOp", 4, 100, 6, 100),
     Job("eurosat CoOp", SHAPES["eurosat"], "CoOp", 4, 100, 6, 100),
     # As in the papers: CoOp 50 epochs of batches of 32, CoCoOp 10 epochs of single images
     Job("caltech101 CoCoOp", SHAPES["caltech101"], "CoCoOp", 1, 10, 4, 8),

@@ -33,7 +33,7 @@ def lap(total: float, data: float, image: float) -> dict[str, float]:
 
 
 def test_plain_is_scaled_by_steps_and_images():
-    assert (JOB.steps, JOB.plain_test) == (2000, 20)
+    assert (JOB.steps, JOB.plain_test) == (2000, 100)
     took = {
         "start": 5.0,
         "train": [lap(9.0, 5.0, 1.0), lap(1.0, 0.0, 0.5), lap(3.0, 0.5, 1.5)],
@@ -41,11 +41,11 @@ def test_plain_is_scaled_by_steps_and_images():
         "test_new": [lap(4.0, 0.0, 1.0)],
     }
     whole = whole_plain(JOB, took)
-    assert whole["total"] == pytest.approx(5 + 2000 * 2 + 210 * 2 + 195 * 4)
+    assert whole["total"] == pytest.approx(5 + 2000 * 2 + 42 * 2 + 39 * 4)
     assert whole["data"] == pytest.approx(2000 * 0.25)
-    assert whole["image"] == pytest.approx(2000 * 1 + 210 * 1 + 195 * 1)
+    assert whole["image"] == pytest.approx(2000 * 1 + 42 * 1 + 39 * 1)
     assert whole["text"] == pytest.approx(2000 * 0.75)
-    assert whole["test"] == pytest.approx(210 * 1 + 195 * 3)
+    assert whole["test"] == pytest.approx(42 * 1 + 39 * 3)
     assert whole["start"] == 5
 
 
