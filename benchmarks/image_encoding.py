@@ -23,9 +23,8 @@ sys.path.insert(0, str(ROOT))
 from clip.model import convert_weights
 
 from benchmarks.bars import Bar, failures
-from benchmarks.machine import describe_run
+from benchmarks.machine import add_result, describe_run
 from benchmarks.measure import Work, added_memory, by_turns, largest_difference, ratio_of
-from dassl.utils import write_json
 from trainers.clip_utils import CLIP, freeze
 from trainers.frozen_linear import default_backend
 from trainers.image_encoder import ImageEncoder
@@ -113,7 +112,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20, help="for each case, about")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "fp16"))
-    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("--json", help="file for the results; those of others stay in it")
     parser.add_argument("--check", action="store_true", help="exit with 1 if the bar is missed")
     args = parser.parse_args()
     if args.check and (args.device, args.precision) != ("cpu", "fp32"):
@@ -131,10 +130,8 @@ def main() -> int:
         clip_model = build_clip(backbone, device, args.precision)
         for batch in args.batches:
             result = measure(backbone, batch, clip_model, args)
-            report["results"].append(result)
+            add_result(report, result, args.json)
             print(_line(result), flush=True)
-            if args.json:
-                write_json(report, args.json)
     return failures(report["results"], BARS) if args.check else 0
 
 
