@@ -68,12 +68,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def completed(args: argparse.Namespace) -> argparse.Namespace:
+    """Returns arguments in which fields that are missing have the command line's defaults."""
+    return argparse.Namespace(**{**vars(build_parser().parse_args([])), **vars(args)})
+
+
 def setup_cfg(args: argparse.Namespace) -> Config:
     """Defaults → settings of datasets and trainers → files → flags → KEY VALUE pairs.
+
+    Args:
+        args: fields that are missing take the defaults of the command line.
 
     Raises:
         ConfigError: everything that is wrong, at once.
     """
+    args = completed(args)
     cfg = get_cfg_default()
     datasets.extend_cfg(cfg)
     trainers.extend_cfg(cfg)
@@ -118,8 +127,10 @@ def main(args: argparse.Namespace) -> float | None:
     Returns:
         The accuracy in per cent; None with --no-train, or with TEST.NO_TEST.
     """
-    args = argparse.Namespace(**{**vars(build_parser().parse_args([])), **vars(args)})
+    args = completed(args)
     cfg = setup_cfg(args)
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -139,6 +150,4 @@ def main(args: argparse.Namespace) -> float | None:
 
 
 if __name__ == "__main__":
-    if torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True
     sys.exit(run_cli(lambda: main(build_parser().parse_args())))

@@ -169,7 +169,7 @@ def run_plain(request: dict[str, Any], started: float) -> dict[str, Any]:
     Test images are taken as loaded when they are wanted: workers load them beside the model.
     """
     torch.set_num_threads(request["threads"])
-    cfg = train.setup_cfg(_complete(arguments(request, "plain", subsample_classes="base")))
+    cfg = train.setup_cfg(arguments(request, "plain", subsample_classes="base"))
     torch.manual_seed(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     key = f"TRAINER.{request['method'].upper()}.PREC"
@@ -226,10 +226,6 @@ def _batches(cfg: Any, items: list, size: int, is_train: bool) -> Iterator[dict]
             num_workers=min(cfg.DATALOADER.NUM_WORKERS, 2),
             drop_last=is_train,
         )
-
-
-def _complete(args: Namespace) -> Namespace:
-    return Namespace(**{**vars(train.build_parser().parse_args([])), **vars(args)})
 
 
 def main() -> None:

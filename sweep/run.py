@@ -29,7 +29,7 @@ import yaml
 import datasets
 import train
 import trainers
-from dassl.config import get_cfg_default
+from dassl.config import Config, get_cfg_default, not_determining
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.results import determining_settings
 
@@ -157,7 +157,7 @@ def own_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         cfg: a configuration, or what was read from a run's `config.yaml`.
     """
-    tree = determining_settings(cfg)
+    tree = determining_settings(cfg, not_determining(_full_defaults()))
     tree.pop("SEED", None)
     own = tree["TRAINER"]["NAME"].upper()
     others = {name.upper() for name in TRAINER_REGISTRY.registered_names()} - {own}
@@ -186,9 +186,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 @cache
 def _settings(run: Run) -> dict[str, Any]:
-    args = run.arguments(Path(), "")
-    parsed = vars(train.build_parser().parse_args([]))
-    return own_settings(train.setup_cfg(Namespace(**{**parsed, **vars(args)})))
+    return own_settings(train.setup_cfg(run.arguments(Path(), "")))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -204,11 +202,17 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @cache
 def _defaults(trainer: str) -> dict[str, Any]:
+    cfg = _full_defaults().clone()
+    cfg.TRAINER.NAME = trainer
+    return flat(own_settings(cfg))
+
+
+@cache
+def _full_defaults() -> Config:
     cfg = get_cfg_default()
     datasets.extend_cfg(cfg)
     trainers.extend_cfg(cfg)
-    cfg.TRAINER.NAME = trainer
-    return flat(own_settings(cfg))
+    return cfg
 
 
 @cache

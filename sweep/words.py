@@ -6,7 +6,6 @@ interpret_prompt.py. The paper's finding is that the words rarely make sense.
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -46,8 +45,7 @@ def words_of(run: Run, output: Path) -> list[tuple[str, float]]:
     """Returns word and distance for each context vector of a finished training."""
     path = run.folder(output) / "prompt_learner" / f"model.pth.tar-{run.epochs}"
     context = load_checkpoint(str(path))["state_dict"]["ctx"].float()  # (M, D)
-    args = {**vars(train.build_parser().parse_args([])), **vars(run.arguments(Path(), ""))}
-    clip_model = load_clip_to_cpu(train.setup_cfg(Namespace(**args)))
+    clip_model = load_clip_to_cpu(train.setup_cfg(run.arguments(Path(), "")))
     ids, distances = nearest(context, clip_model.token_embedding.weight.detach())
     names = [tokenizer.decoder[int(i)].replace("</w>", "") for i in ids[:, 0]]
     return list(zip(names, distances[:, 0].tolist()))

@@ -42,8 +42,6 @@ def main(threads: int) -> None:
         threads: of torch, in this process.
     """
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stray prints are no answers
     jobs: queue.Queue[str] = queue.Queue()

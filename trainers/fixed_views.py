@@ -61,6 +61,7 @@ class FixedViews:
             batch_size=ENCODED_AT_ONCE.get(device.type, 64),
             sampler=self.wanted,
             num_workers=loader.dataset.cfg.DATALOADER.NUM_WORKERS,
+            processes=loader.dataset.cfg.DATALOADER.PROCESSES,
             drop_last=False,
             pin_memory=loader.pin_memory,
         )

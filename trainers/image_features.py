@@ -29,10 +29,11 @@ from torchvision import transforms as T
 from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
+from dassl.config import mark_not_determining
 from dassl.data import DatasetWrapper, build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import TensorTransform, tensor_backend
-from dassl.data.workers import draw_as_a_pass, plain_sampler
+from dassl.data.workers import advance_rng_like_a_pass, plain_sampler
 from dassl.engine import TrainerX
 from dassl.utils import read_image
 from dassl.utils.files import file_state
@@ -81,7 +82,8 @@ def extend_cfg(cfg: CfgNode) -> None:
     # Draw training views from (SEED, epoch) alone, the same for all methods, and keep their
     # features. Other draws than the public implementation's: off unless asked for.
     cfg.MODEL.FIXED_VIEWS = False
-    cfg.MODEL.FEATURES = CN()  # how fast, not what: no part of a run's identity
+    cfg.MODEL.FEATURES = CN()
+    mark_not_determining(cfg, "MODEL.FEATURES")  # how fast, not what
     cfg.MODEL.FEATURES.AHEAD_MB = 512  # MiB of training views drawn ahead; 0: batch by batch
     cfg.MODEL.FEATURES.STORE_MB = 1024  # MiB of features kept on disk; 0: nothing is
     cfg.MODEL.FEATURES.FOLDER = ""  # where; empty: the user's cache
@@ -194,7 +196,7 @@ class StoredBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        draw_as_a_pass()
+        advance_rng_like_a_pass()
         items: list[Datum] = self.loader.dataset.data_source
         start = 0
         for features in self.store.stream(self.ids, self._compute, self.loader.batch_size):

@@ -31,6 +31,8 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from dassl.config import mark_not_determining
+
 logger = logging.getLogger(__name__)
 
 MOST_SHAPES = 2  # the usual batch, and an incomplete last one
@@ -48,6 +50,7 @@ Results = list[Tensor | None]
 def extend_cfg(cfg: CfgNode) -> None:
     # On a GPU, replay steps as a CUDA graph where a trainer allows it; plain steps otherwise.
     cfg.MODEL.CUDA_GRAPH = True
+    mark_not_determining(cfg, "MODEL.CUDA_GRAPH")
 
 
 class Graph(Protocol):

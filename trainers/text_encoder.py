@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from yacs.config import CfgNode
 
+from dassl.config import mark_not_determining
 from trainers.clip_utils import CLIP
 from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
 from trainers.prompt_layout import PromptLayout, Rows, learned
@@ -50,6 +51,7 @@ INFERENCE_ROWS = {"cpu": 1024, "cuda": 65536}
 def extend_cfg(cfg: CfgNode) -> None:
     # Tokens that the text encoder takes at a time; 0: as many as half of the free memory holds.
     cfg.MODEL.TEXT_CHUNK = 0
+    mark_not_determining(cfg, "MODEL.TEXT_CHUNK")
 
 
 class TextEncoder(nn.Module):

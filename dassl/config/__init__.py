@@ -1,6 +1,19 @@
 """The configuration tree: every default, and how YAML files and `KEY VALUE` pairs merge into it."""
 
 from dassl.config.defaults import get_cfg_default
-from dassl.config.node import Config, clean_cfg, collect_problems
+from dassl.config.node import (
+    Config,
+    clean_cfg,
+    collect_problems,
+    mark_not_determining,
+    not_determining,
+)
 
-__all__ = ["Config", "clean_cfg", "collect_problems", "get_cfg_default"]
+__all__ = [
+    "Config",
+    "clean_cfg",
+    "collect_problems",
+    "get_cfg_default",
+    "mark_not_determining",
+    "not_determining",
+]

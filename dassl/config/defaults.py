@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yacs.config import CfgNode as CN
 
-from dassl.config.node import Config
+from dassl.config.node import Config, mark_not_determining
 
 _C = Config()
 _C.VERSION = 1
@@ -56,7 +56,10 @@ _C.DATASET.ALL_AS_UNLABELED = False  # train_u: labelled images as well
 
 # --- Loading ------------------------------------------------------------------------------------
 _C.DATALOADER = CN()
-_C.DATALOADER.NUM_WORKERS = 4  # processes that load images (at most one a core); 0: none
+# Streams of random numbers that training views are drawn from, as many as upstream has processes
+# (dassl.data.workers): it changes the draws. 0: the views are drawn by the main process.
+_C.DATALOADER.NUM_WORKERS = 4
+_C.DATALOADER.PROCESSES = 0  # at most so many processes carry the streams; 0: one a core
 _C.DATALOADER.CACHE_MB = 1024  # MiB of decoded training images kept in memory; 0: none
 _C.DATALOADER.K_TRANSFORMS = 1  # random views of each training image
 _C.DATALOADER.RETURN_IMG0 = False  # also hand on the image without augmentation
@@ -133,6 +136,13 @@ _C.TEST.FINAL_MODEL = "last_step"  # last_step, best_val: the model evaluated af
 # --- Trainers add their own settings here ---------------------------------------------------------
 _C.TRAINER = CN()
 _C.TRAINER.NAME = ""
+
+mark_not_determining(
+    _C,
+    *("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
+    *("DATALOADER.PROCESSES", "DATALOADER.CACHE_MB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.PRINT_FREQ"),
+    "TEST.ERROR_ANALYSIS",
+)
 
 
 def get_cfg_default() -> Config:

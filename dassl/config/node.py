@@ -112,6 +112,24 @@ def all_keys(node: CfgNode, prefix: str = "") -> list[str]:
     return keys
 
 
+def mark_not_determining(cfg: CfgNode, *keys: str) -> None:
+    """Says that keys do not determine a number: where files lie, or how a run is carried out.
+
+    They are no part of a run's identity (`config_digest`). The owner of a key calls this in its
+    `extend_cfg(cfg)`.
+
+    Args:
+        cfg: the root node.
+        keys: full names of leaves or branches, such as "MODEL.FEATURES".
+    """
+    cfg.__dict__["_not_determining"] = (*not_determining(cfg), *keys)
+
+
+def not_determining(cfg: CfgNode) -> tuple[str, ...]:
+    """Returns the keys that `mark_not_determining` was called with."""
+    return cfg.__dict__.get("_not_determining", ())
+
+
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:
     """Removes the settings of all trainers but `trainer`, in place: printed configs get shorter."""
     for name in list(cfg.TRAINER):

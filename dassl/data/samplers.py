@@ -110,7 +110,7 @@ class RandomDomainSampler(_DomainSampler):
 
 
 class SeqDomainSampler(_DomainSampler):
-    """Batches from all domains, in the order in which they first appear in the data.
+    """Batches from all domains, in the order of their numbers.
 
     Draws one `random.sample` of items for each domain of a batch.
     """
@@ -119,7 +119,7 @@ class SeqDomainSampler(_DomainSampler):
         super().__init__(data_source, batch_size)
 
     def _domains_of_next_batch(self) -> list[int]:
-        return self.domains
+        return sorted(self.domains)
 
 
 class RandomClassSampler(Sampler[int]):

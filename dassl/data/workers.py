@@ -12,16 +12,17 @@ not on how many processes the machine at hand has cores for.
 from __future__ import annotations
 
 import os
-import random
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from dassl.utils import set_random_seed
+from dassl.utils.random_state import random_state, set_random_state
 
 
 class Loader(DataLoader):
@@ -38,6 +39,7 @@ class Loader(DataLoader):
         num_workers: streams of random numbers (see the module's text); 0: no workers.
         drop_last: leave out an incomplete last batch.
         pin_memory: put batches into memory that a GPU copies from faster.
+        processes: at most so many carry the streams; 0: one a core.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class Loader(DataLoader):
         num_workers: int,
         drop_last: bool,
         pin_memory: bool,
+        processes: int = 0,
     ) -> None:
         n_batches = -(-len(sampler) // batch_size)
-        n_processes = count_processes(num_workers, usable_cores(), n_batches)
+        n_processes = count_processes(num_workers, processes or usable_cores(), n_batches)
         settings: dict[str, Any] = {}
         if n_processes:
             shared = torch.zeros(2, dtype=torch.int64).share_memory_()  # number of the pass, seed
@@ -91,7 +94,7 @@ def plain_sampler(loader: DataLoader) -> Sampler[int]:
     return sampler.sampler if isinstance(sampler, _PassSampler) else sampler
 
 
-def draw_as_a_pass() -> None:
+def advance_rng_like_a_pass() -> None:
     """Draws what the main process draws for a pass that is neither shuffled nor transformed at
     random, with workers or without: for whoever has its results already."""
     torch.empty((), dtype=torch.int64).random_()
@@ -185,25 +188,15 @@ class _Streams:
         self.seed = int(self.shared[1]) if self.passes > 0 else self.first_seed
         self.batches = 0
         self.stream = -1
-        self.states: dict[int, tuple] = {}  # of the streams that wait
+        self.states: dict[int, dict] = {}  # of the streams that wait
 
     def _switch_to(self, stream: int) -> None:
         if stream == self.stream:
             return
         if self.stream >= 0:
-            self.states[self.stream] = (
-                random.getstate(),
-                np.random.get_state(),
-                torch.get_rng_state(),
-            )
+            self.states[self.stream] = random_state()
         if stream in self.states:
-            python, numpy, pytorch = self.states.pop(stream)
-            random.setstate(python)
-            np.random.set_state(numpy)
-            torch.set_rng_state(pytorch)
+            set_random_state(self.states.pop(stream))
         else:
-            seed = self.seed + stream
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
+            set_random_seed(self.seed + stream)
         self.stream = stream

@@ -7,42 +7,19 @@ output folder; the file of the epoch before goes once the checkpoint is complete
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from dassl.utils import load_checkpoint, write_atomically
 from dassl.utils.files import PathLike
-
-
-def random_state() -> dict[str, Any]:
-    """Returns the state of all global generators, as plain data and tensors."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Puts back what `random_state` returned."""
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+from dassl.utils.random_state import random_state, set_random_state
 
 
 def save_progress(folder: PathLike, epoch: int, state: dict[str, Any]) -> None:
     """Writes the state after `epoch` finished epochs; call it before the checkpoint is written."""
-    content = {**state, "random": random_state()}
+    content = {**state, "random": random_state(gpus=True)}
     write_atomically(_path(folder, epoch), lambda part: torch.save(content, part))
 
 

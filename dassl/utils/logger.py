@@ -1,14 +1,48 @@
-"""Copies standard output to a run's log file."""
+"""What a run says: module loggers print plain lines, and a run's log file keeps a copy of them."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from dassl.utils.errors import UserError
 from dassl.utils.files import mkdir_if_missing
+
+
+class PlainHandler(logging.Handler):
+    """Prints each message as it is: the lines that log parsers know have no date and no level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), flush=True)  # to whatever stands for sys.stdout at the moment
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Returns the logger of a module; its package prints plain lines from INFO on.
+
+    Args:
+        name: `__name__` of the module.
+    """
+    package = logging.getLogger(name.partition(".")[0])
+    if not package.handlers:
+        package.addHandler(PlainHandler())
+        package.setLevel(logging.INFO)
+    return logging.getLogger(name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what loggers say, warnings included; for a question whose answer is all that counts."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class Logger:

@@ -8,23 +8,17 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from yacs.config import CfgNode
 
+from dassl.config import get_cfg_default, not_determining
 from dassl.utils.files import PathLike
-
-# Settings that say where files lie or how a run is carried out, not what is computed.
-_NOT_DETERMINING = (
-    *("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
-    *("DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.PRINT_FREQ"),
-    "TEST.ERROR_ANALYSIS",
-    *("MODEL.FEATURES", "MODEL.CUDA_GRAPH"),  # how fast, not what; see trainers
-)
 
 
 def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
@@ -66,14 +60,20 @@ def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:
             print(f"Note: {fpath} has an incomplete line, passed over")
 
 
-def determining_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def determining_settings(
+    cfg: Mapping[str, Any], but: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Returns the settings that determine a result, as plain data.
 
     Args:
         cfg: a configuration, or what was read from a run's `config.yaml`.
+        but: keys that do not determine a number; by default those that `cfg` itself knows of
+            (`mark_not_determining`), or the engine's own where `cfg` is no configuration.
     """
+    if but is None:
+        but = not_determining(cfg if isinstance(cfg, CfgNode) else get_cfg_default())
     tree = json.loads(json.dumps(cfg))
-    for key in _NOT_DETERMINING:
+    for key in but:
         *path, leaf = key.split(".")
         node = tree
         for name in path:
@@ -82,9 +82,13 @@ def determining_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def config_digest(cfg: Mapping[str, Any]) -> str:
-    """Returns SHA-256 over the settings that determine a result; equal digests may be averaged."""
-    settings = determining_settings(cfg)
+def config_digest(cfg: Mapping[str, Any], but: Sequence[str] | None = None) -> str:
+    """Returns SHA-256 over the settings that determine a result; equal digests may be averaged.
+
+    Args:
+        cfg, but: as `determining_settings` takes them.
+    """
+    settings = determining_settings(cfg, but)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
