@@ -121,7 +121,6 @@ class _SeededViews(Dataset):
     def __init__(self, dataset: DatasetWrapper, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
         self.prepare_workers: Callable[[int], None] = dataset.prepare_workers
-        self.collate, self.finish = dataset.collate, dataset.finish
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -32,7 +32,6 @@ from yacs.config import CfgNode as CN
 from dassl.config import mark_not_determining
 from dassl.data import DatasetWrapper, build_data_loader
 from dassl.data.datasets import Datum
-from dassl.data.transforms import TensorTransform, tensor_backend
 from dassl.data.workers import advance_rng_like_a_pass, plain_sampler
 from dassl.engine import TrainerX
 from dassl.utils import read_image
@@ -62,7 +61,6 @@ SOURCES = (
     pooled_attention,
     sys.modules[clip_utils.CLIP.__module__],
     read_image,
-    tensor_backend,
 )
 # Steps whose text says all that they do; the first ones are not random.
 TEST_STEPS = (T.Resize, T.CenterCrop, T.ToTensor, T.Normalize)
@@ -292,7 +290,7 @@ def _is_plain(loader: Iterable) -> bool:
     dataset = getattr(loader, "dataset", None)
     return (
         type(dataset) is DatasetWrapper
-        and type(dataset.transform) in (T.Compose, TensorTransform)
+        and type(dataset.transform) is T.Compose
         and dataset.k_tfm == 1
         and not dataset.return_img0
     )

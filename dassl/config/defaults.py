@@ -19,7 +19,6 @@ _C.VERBOSE = True  # print a summary of the data set and the model
 _C.INPUT = CN()
 _C.INPUT.SIZE = (224, 224)  # height, width
 _C.INPUT.INTERPOLATION = "bilinear"  # bilinear, bicubic, nearest
-_C.INPUT.BACKEND = "pil"  # pil; tensor: by torch, on a GPU decoding too; close, not equal to pil
 _C.INPUT.TRANSFORMS = ()  # names, see dassl.data.transforms
 _C.INPUT.NO_TRANSFORM = False  # hand PIL images on untouched
 _C.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # ImageNet's

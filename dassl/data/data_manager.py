@@ -13,8 +13,7 @@ from yacs.config import CfgNode
 from dassl.data.datasets import Datum, build_dataset
 from dassl.data.image_cache import ImageCache
 from dassl.data.samplers import build_sampler
-from dassl.data.transforms import INTERPOLATION_MODES, TensorTransform, build_transform
-from dassl.data.transforms.tensor_backend import collate_views
+from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.data.workers import Loader
 from dassl.utils.errors import ConfigError, DataError
 
@@ -174,8 +173,7 @@ class DatasetWrapper(Dataset):
     gives "img<i>" ("img2", ...).
 
     Training images stay in memory once decoded, up to DATALOADER.CACHE_MB; test images do not: an
-    evaluation reads each just once. With INPUT.BACKEND "tensor" and a GPU, one view of a file is
-    read here, and becomes an image in `finish`.
+    evaluation reads each just once.
     """
 
     def __init__(
@@ -198,10 +196,6 @@ class DatasetWrapper(Dataset):
                 "set INPUT.NO_TRANSFORM False, or K_TRANSFORMS 1."
             )
         interpolation = INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
-        one_view = self.k_tfm == 1 and not self.return_img0
-        on_gpu = isinstance(transform, TensorTransform) and transform.device is not None
-        self.finish = transform.finish if on_gpu and one_view else None
-        self.collate = collate_views if self.finish else None
         steps = [Resize(cfg.INPUT.SIZE, interpolation=interpolation), ToTensor()]
         if "normalize" in cfg.INPUT.TRANSFORMS:
             steps.append(Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
@@ -212,8 +206,6 @@ class DatasetWrapper(Dataset):
 
     def prepare_workers(self, n_workers: int) -> None:
         """Decodes what the cache may hold, before `n_workers` processes start and share it."""
-        if self.finish:  # files are not decoded here
-            return
         self.images.prepare_workers([item.impath for item in self.data_source], n_workers)
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
@@ -224,8 +216,6 @@ class DatasetWrapper(Dataset):
             "impath": item.impath,
             "index": idx,
         }
-        if self.finish:
-            return {**output, "img": self.transform.read(item.impath)}
         img0 = self.images.read(item.impath)
         if isinstance(self.transform, list | tuple):
             for i, tfm in enumerate(self.transform):

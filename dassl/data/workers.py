@@ -28,9 +28,8 @@ from dassl.utils.random_state import random_state, set_random_state
 class Loader(DataLoader):
     """A DataLoader whose workers start on the first pass and stay.
 
-    A dataset may define `prepare_workers(n_workers)`, called before they start; `collate(items)`,
-    which makes a batch, in a worker; and `finish(batch)`, called on each batch in the main process.
-    There can be one pass at a time: a new one ends the old one.
+    A dataset may define `prepare_workers(n_workers)`, called before they start. There can be one
+    pass at a time: a new one ends the old one.
 
     Args:
         dataset: maps an index to an item.
@@ -66,17 +65,12 @@ class Loader(DataLoader):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=n_processes,
-            collate_fn=getattr(dataset, "collate", None),
             drop_last=drop_last,
             pin_memory=pin_memory,
             **settings,
         )
 
     def __iter__(self) -> Iterator:
-        finish = getattr(self.dataset, "finish", None)
-        return map(finish, self._batches()) if finish else self._batches()
-
-    def _batches(self) -> Iterator:
         if not self.num_workers or self._started:
             return super().__iter__()
         prepare = getattr(self.dataset, "prepare_workers", None)

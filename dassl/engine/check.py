@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.samplers import AVAI_SAMPLERS
-from dassl.data.transforms import AVAI_CHOICES, BACKENDS, INTERPOLATION_MODES, TENSOR_CHOICES
+from dassl.data.transforms import AVAI_CHOICES, INTERPOLATION_MODES
 from dassl.engine.build import TRAINER_REGISTRY
 from dassl.evaluation import EVALUATOR_REGISTRY
 from dassl.optim import AVAI_OPTIMS, AVAI_SCHEDS, AVAI_WARMUPS
@@ -43,13 +43,8 @@ def _wrong_choices(cfg: CfgNode) -> list[str]:
         ("TEST.SPLIT", cfg.TEST.SPLIT, ("test", "val")),
         ("TEST.FINAL_MODEL", cfg.TEST.FINAL_MODEL, ("last_step", "best_val")),
         ("TRAIN.COUNT_ITER", cfg.TRAIN.COUNT_ITER, ("train_x", "train_u", "smaller_one")),
-        ("INPUT.BACKEND", cfg.INPUT.BACKEND, BACKENDS),
         *(("INPUT.TRANSFORMS", name, AVAI_CHOICES) for name in cfg.INPUT.TRANSFORMS),
     ]
-    if cfg.INPUT.BACKEND == "tensor":
-        what = "INPUT.TRANSFORMS (INPUT.BACKEND is tensor)"
-        known = [name for name in cfg.INPUT.TRANSFORMS if name in AVAI_CHOICES]
-        choices += [(what, name, TENSOR_CHOICES) for name in known]
     if cfg.OPTIM.WARMUP_EPOCH > 0:
         choices.append(("OPTIM.WARMUP_TYPE", cfg.OPTIM.WARMUP_TYPE, AVAI_WARMUPS))
     return [

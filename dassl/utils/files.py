@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +115,9 @@ def read_image(path: PathLike) -> Image.Image:
         MissingFileError: there is no such file.
         DataError: the file is not an image, or is cut short.
     """
-    with image_errors(path), Image.open(path) as image:
-        return image.convert("RGB")
-
-
-@contextmanager
-def image_errors(path: PathLike) -> Iterator[None]:
-    """Raises what `read_image` raises in place of what Pillow does."""
     try:
-        yield
+        with Image.open(path) as image:
+            return image.convert("RGB")
     except FileNotFoundError:
         raise MissingFileError(f"image {path} does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -19,7 +19,6 @@ from yacs.config import CfgNode
 
 from dassl.data.transforms.autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
 from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
-from dassl.data.transforms.tensor_backend import TENSOR_CHOICES, build_tensor_transform
 from dassl.utils.errors import ConfigError, not_one_of
 
 logger = logging.getLogger(__name__)
@@ -264,7 +263,7 @@ def build_transform(
     where torchvision has the operation, else as the operation's class says.
 
     Args:
-        cfg: the whole configuration; `cfg.INPUT` and `cfg.USE_CUDA` are read.
+        cfg: the whole configuration, of which `cfg.INPUT` is read.
         is_train: the training transform; else resize, centre crop and normalization.
         choices: names from `AVAI_CHOICES`, instead of `INPUT.TRANSFORMS`.
 
@@ -272,8 +271,8 @@ def build_transform(
         PIL image → tensor (3, H, W), or None with `INPUT.NO_TRANSFORM`.
 
     Raises:
-        ConfigError: (a ValueError) an unknown choice or interpolation, one that INPUT.BACKEND does
-            not have, or a size that is not two numbers.
+        ConfigError: (a ValueError) an unknown choice or interpolation, or a size that is not two
+            numbers.
     """
     node = cfg.INPUT
     if node.NO_TRANSFORM:
@@ -281,19 +280,15 @@ def build_transform(
         return None
     what = "INPUT.TRANSFORMS entry" if choices is None else "transform"
     choices = tuple(node.TRANSFORMS if choices is None else choices)
-    on_tensors = node.get("BACKEND") == "tensor"  # hand-made nodes may not have it
-    allowed = TENSOR_CHOICES if on_tensors else AVAI_CHOICES
-    unknown = [choice for choice in choices if choice not in allowed]
+    unknown = [choice for choice in choices if choice not in AVAI_CHOICES]
     if unknown:
-        what += " (INPUT.BACKEND is tensor)" if on_tensors else ""
-        raise ConfigError([not_one_of(what, choice, allowed) for choice in unknown])
+        raise ConfigError([not_one_of(what, choice, AVAI_CHOICES) for choice in unknown])
 
     print(f"Building transform_{'train' if is_train else 'test'}")
     steps = _train_steps(node, choices) if is_train else _test_steps(node, choices)
     for line, _ in steps:
         print(f"+ {line}")
-    transforms = [transform for _, transform in steps]
-    return build_tensor_transform(cfg, transforms) if on_tensors else T.Compose(transforms)
+    return T.Compose([transform for _, transform in steps])
 
 
 def _train_steps(node: CfgNode, choices: Sequence[str]) -> list[Step]:
