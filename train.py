@@ -18,6 +18,9 @@ from dassl.config import Config, collect_problems, get_cfg_default
 from dassl.engine import build_trainer, config_problems
 from dassl.utils import ConfigError, collect_env_info, set_random_seed, setup_logger
 from dassl.utils.cli import run_cli
+from dassl.utils.logger import get_logger
+
+logger = get_logger("train")
 
 # Named flags and the keys they set; the order is that of the public implementation.
 FLAGS = {
@@ -114,11 +117,11 @@ def check(cfg: Config) -> None:
 
 
 def print_args(args: argparse.Namespace, cfg: Config) -> None:
-    print("***************\n** Arguments **\n***************")
+    logger.info("***************\n** Arguments **\n***************")
     for name, value in sorted(vars(args).items()):
-        print(f"{name}: {value}")
-    print("************\n** Config **\n************")
-    print(cfg)
+        logger.info(f"{name}: {value}")
+    logger.info("************\n** Config **\n************")
+    logger.info(cfg)
 
 
 def main(args: argparse.Namespace) -> float | None:
@@ -132,13 +135,13 @@ def main(args: argparse.Namespace) -> float | None:
     if torch.cuda.is_available():
         torch.backends.cudnn.benchmark = True
     if cfg.SEED >= 0:
-        print(f"Setting fixed seed: {cfg.SEED}")
+        logger.info(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
     # The log file appears once the run is built: one that cannot start leaves no folder behind.
     with setup_logger(cfg.OUTPUT_DIR, delay=True) as log:
         print_args(args, cfg)
-        print("Collecting env info ...")
-        print(f"** System info **\n{collect_env_info()}\n")
+        logger.info("Collecting env info ...")
+        logger.info(f"** System info **\n{collect_env_info()}\n")
         trainer = build_trainer(cfg)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)

@@ -16,6 +16,9 @@ from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.data.workers import Loader
 from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 def build_data_loader(
@@ -125,13 +128,13 @@ class DataManager:
             items = getattr(self.dataset, name)
             if items or name in ("train_x", "test"):
                 rows.append([f"# {name}", f"{len(items):,}"])
-        print(tabulate(rows))
+        logger.info(tabulate(rows))
 
 
 def _transform(cfg: CfgNode, custom: Any, is_train: bool) -> Any:
     if custom is None:
         return build_transform(cfg, is_train=is_train)
-    print(f"* Using custom transform for {'training' if is_train else 'testing'}")
+    logger.info(f"* Using custom transform for {'training' if is_train else 'testing'}")
     return custom
 
 

@@ -19,6 +19,9 @@ from dassl.utils import (
     save_checkpoint,
     tolist_if_not,
 )
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 class TrainerBase:
@@ -118,9 +121,9 @@ class TrainerBase:
         """Continues from the latest checkpoint in `directory`; returns the epochs finished."""
         names = self.get_model_names()
         if not all((Path(directory) / name).is_dir() for name in names):
-            print("No checkpoint found, train from scratch")
+            logger.info("No checkpoint found, train from scratch")
             return 0
-        print(f"Found checkpoint at {directory} (will resume training)")
+        logger.info(f"Found checkpoint at {directory} (will resume training)")
         start_epoch = 0
         for name in names:
             start_epoch = resume_from_checkpoint(
@@ -144,7 +147,7 @@ class TrainerBase:
             CheckpointError: the file does not fit the model.
         """
         if not directory:
-            print(
+            logger.info(
                 "Note that load_model() is skipped as no pretrained model is given "
                 "(ignore this if it's done on purpose)"
             )
@@ -152,7 +155,7 @@ class TrainerBase:
         for name in self.get_model_names():
             path = checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
-            print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
+            logger.info(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
             try:
                 self.load_weights(name, checkpoint["state_dict"])
             except RuntimeError as error:
@@ -172,9 +175,11 @@ class TrainerBase:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            print("TensorBoard is not installed, so nothing is written for it (pip install it)")
+            logger.warning(
+                "TensorBoard is not installed, so nothing is written for it (pip install it)"
+            )
             return
-        print(f"Initialize tensorboard (log_dir={log_dir})")
+        logger.info(f"Initialize tensorboard (log_dir={log_dir})")
         self._writer = SummaryWriter(log_dir=log_dir)
 
     def close_writer(self) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
+from dassl.utils.logger import get_logger
 from dassl.utils.registry import Registry
+
+logger = get_logger(__name__)
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -17,5 +20,5 @@ def build_trainer(cfg: CfgNode):
     """
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
-        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+        logger.info(f"Loading trainer: {cfg.TRAINER.NAME}")
     return trainer(cfg)

@@ -14,7 +14,10 @@ import torch
 
 from dassl.utils import load_checkpoint, write_atomically
 from dassl.utils.files import PathLike
+from dassl.utils.logger import get_logger
 from dassl.utils.random_state import random_state, set_random_state
+
+logger = get_logger(__name__)
 
 
 def save_progress(folder: PathLike, epoch: int, state: dict[str, Any]) -> None:
@@ -37,7 +40,9 @@ def restore_progress(folder: PathLike, epoch: int) -> dict[str, Any]:
     """
     path = _path(folder, epoch)
     if not path.is_file():
-        print(f"Note: there is no {path}, so this run draws other numbers than one without a break")
+        logger.warning(
+            f"Note: there is no {path}, so this run draws other numbers than one without a break"
+        )
         return {}
     state = load_checkpoint(str(path))
     set_random_state(state.pop("random"))

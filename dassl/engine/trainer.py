@@ -20,7 +20,10 @@ from dassl.engine.progress import forget_progress, restore_progress, save_progre
 from dassl.engine.step_reports import StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, MissingFileError, mkdir_if_missing
+from dassl.utils.logger import get_logger
 from dassl.utils.results import append_record, config_digest, versions
+
+logger = get_logger(__name__)
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
@@ -84,23 +87,23 @@ class SimpleTrainer(TrainerBase):
             if self.start_epoch < self.max_epoch:
                 self.set_progress(restore_progress(self.cfg.RESUME, self.start_epoch))
         else:
-            print("No checkpoint found, train from scratch")
+            logger.info("No checkpoint found, train from scratch")
         log_dir = Path(self.output_dir) / "tensorboard"
         mkdir_if_missing(log_dir)
         self.init_writer(str(log_dir))
         self.time_start = time.time()
 
     def after_train(self) -> None:
-        print("Finish training")
+        logger.info("Finish training")
         if not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
-                print("Deploy the model with the best val performance")
+                logger.info("Deploy the model with the best val performance")
                 self.load_model(self.output_dir)
             else:
-                print("Deploy the last-epoch model")
+                logger.info("Deploy the last-epoch model")
             self.test()
         elapsed = round(time.time() - self.time_start)
-        print(f"Elapsed: {timedelta(seconds=elapsed)}")
+        logger.info(f"Elapsed: {timedelta(seconds=elapsed)}")
         self.close_writer()
 
     def after_epoch(self) -> None:
@@ -145,7 +148,7 @@ class SimpleTrainer(TrainerBase):
         analysis = ErrorAnalysis(self.lab2cname) if analyse else None
         if split != "val" or self.val_loader is None:
             split = "test"
-        print(f"Evaluate on the *{split}* set")
+        logger.info(f"Evaluate on the *{split}* set")
         start = time.perf_counter()
         for batch in tqdm(self.test_inputs(split), desc=split, leave=False, disable=None):
             images, labels = self.parse_batch_test(batch)
@@ -256,7 +259,7 @@ class SimpleTrainer(TrainerBase):
         remaining = self.num_batches - batch
         remaining += (self.max_epoch - self.epoch - 1) * self.num_batches
         eta = timedelta(seconds=int(batch_time.avg * remaining))
-        print(
+        logger.info(
             f"epoch [{self.epoch + 1}/{self.max_epoch}] "
             f"batch [{batch}/{self.num_batches}] "
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "

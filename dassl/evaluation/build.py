@@ -6,7 +6,10 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from dassl.utils.logger import get_logger
 from dassl.utils.registry import Registry, check_availability
+
+logger = get_logger(__name__)
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
@@ -21,5 +24,5 @@ def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
     name = cfg.TEST.EVALUATOR
     check_availability(name, EVALUATOR_REGISTRY.registered_names(), "TEST.EVALUATOR")
     if cfg.VERBOSE:
-        print(f"Loading evaluator: {name}")
+        logger.info(f"Loading evaluator: {name}")
     return EVALUATOR_REGISTRY.get(name)(cfg, **kwargs)

@@ -22,6 +22,9 @@ from torch import Tensor
 from dassl.evaluation.confused_picture import Confusion, Tile, save_picture
 from dassl.utils.errors import ConfigError
 from dassl.utils.files import PathLike, write_atomically
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 FILES = ("predictions.csv", "confusion.csv", "confused.png")  # in the order they are written
 TOP = 5  # candidates kept of each image
@@ -129,7 +132,7 @@ class ErrorAnalysis:
         write_atomically(
             folder / FILES[2], lambda part: save_picture(part, pairs, title, facts, TILES)
         )
-        print(f"Error analysis is saved to {', '.join(str(folder / name) for name in FILES)}")
+        logger.info(f"Error analysis is saved to {', '.join(str(folder / name) for name in FILES)}")
 
     def _confusion(
         self,

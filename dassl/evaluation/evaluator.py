@@ -17,6 +17,9 @@ from yacs.config import CfgNode
 
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils.errors import ConfigError
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 class EvaluatorBase:
@@ -98,7 +101,7 @@ class Classification(EvaluatorBase):
             error_rate=100.0 - accuracy,
             macro_f1=100.0 * _macro_f1(pred, true),
         )
-        print(
+        logger.info(
             "=> result\n"
             f"* total: {total:,}\n"
             f"* correct: {correct:,}\n"
@@ -132,16 +135,16 @@ class Classification(EvaluatorBase):
 
     def _print_per_class(self) -> float:
         """Prints one line per class; returns the mean of the class accuracies in per cent."""
-        print("=> per-class result")
+        logger.info("=> per-class result")
         accuracies = []
         for label, (total, correct) in self.per_class_counts().items():
             accuracies.append(100.0 * correct / total)
-            print(
+            logger.info(
                 f"* class: {label} ({self._lab2cname[label]})\t"
                 f"total: {total:,}\tcorrect: {correct:,}\tacc: {accuracies[-1]:.1f}%"
             )
         average = sum(accuracies) / len(accuracies)
-        print(f"* average: {average:.1f}%")
+        logger.info(f"* average: {average:.1f}%")
         return average
 
     def _save_confusion_matrix(self, pred: Tensor, true: Tensor) -> None:
@@ -149,7 +152,7 @@ class Classification(EvaluatorBase):
         path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save(_confusion_matrix(pred, true), path)
-        print(f"Confusion matrix is saved to {path}")
+        logger.info(f"Confusion matrix is saved to {path}")
 
 
 def _macro_f1(pred: Tensor, true: Tensor) -> float:

@@ -17,7 +17,6 @@ from its saved value along the longer curve; it does not jump to where the longe
 from __future__ import annotations
 
 import copy
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -26,8 +25,9 @@ from torch.optim import Optimizer, lr_scheduler
 from yacs.config import CfgNode
 
 from dassl.utils.errors import CheckpointError, ConfigError, not_one_of
+from dassl.utils.logger import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 AVAI_SCHEDS = ("single_step", "multi_step", "cosine")
 AVAI_WARMUPS = ("linear", "constant")

@@ -12,6 +12,9 @@ from torch import nn
 
 from dassl.utils.errors import CheckpointError, MissingFileError
 from dassl.utils.files import write_atomically
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 POINTER_FILE = "checkpoint"  # names the file written last
 
@@ -63,11 +66,11 @@ def save_checkpoint(
         state = {**state, "state_dict": _without_module(state["state_dict"])}
     name = model_name or f"model.pth.tar-{state['epoch']}"
     write_atomically(folder / name, lambda part: torch.save(state, part))
-    print(f"Checkpoint saved to {folder / name}")
+    logger.info(f"Checkpoint saved to {folder / name}")
     write_atomically(folder / POINTER_FILE, lambda part: Path(part).write_text(f"{name}\n"))
     if is_best:
         write_atomically(folder / "model-best.pth.tar", lambda part: torch.save(state, part))
-        print(f'Best checkpoint saved to "{folder / "model-best.pth.tar"}"')
+        logger.info(f'Best checkpoint saved to "{folder / "model-best.pth.tar"}"')
 
 
 def load_checkpoint(fpath: str) -> dict[str, Any]:
@@ -113,20 +116,20 @@ def resume_from_checkpoint(
     if not pointer.is_file():
         raise MissingFileError(f"{pointer} does not exist: there is no run to resume in {fdir}")
     fpath = Path(fdir) / Path(pointer.read_text(encoding="utf-8").strip()).name
-    print(f'Loading checkpoint from "{fpath}"')
+    logger.info(f'Loading checkpoint from "{fpath}"')
     checkpoint = load_checkpoint(str(fpath))
     try:
         model.load_state_dict(checkpoint["state_dict"])
-        print("Loaded model weights")
+        logger.info("Loaded model weights")
         if optimizer is not None and checkpoint.get("optimizer") is not None:
             optimizer.load_state_dict(checkpoint["optimizer"])
-            print("Loaded optimizer")
+            logger.info("Loaded optimizer")
         if scheduler is not None and checkpoint.get("scheduler") is not None:
             scheduler.load_state_dict(checkpoint["scheduler"])
-            print("Loaded scheduler")
+            logger.info("Loaded scheduler")
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{fpath} does not fit this run: {error}") from None
-    print(f"Previous epoch: {checkpoint['epoch']}")
+    logger.info(f"Previous epoch: {checkpoint['epoch']}")
     return checkpoint["epoch"]
 
 
@@ -143,12 +146,12 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict({**own, **fitting})
     if not fitting:
-        print(f"Cannot load {weight_path} (no layer fits by name and shape)")
+        logger.warning(f"Cannot load {weight_path} (no layer fits by name and shape)")
         return
-    print(f"Successfully loaded pretrained weights from {weight_path}")
+    logger.info(f"Successfully loaded pretrained weights from {weight_path}")
     left_out = [k for k in state_dict if k not in fitting]
     if left_out:
-        print(f"Layers left out because of another name or shape: {left_out}")
+        logger.warning(f"Layers left out because of another name or shape: {left_out}")
 
 
 def _without_module(state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from typing import Any
 from PIL import Image
 
 from dassl.utils.errors import DataError, MissingFileError
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 PathLike = str | os.PathLike
 
@@ -41,7 +44,7 @@ def check_isfile(fpath: PathLike) -> bool:
     """Returns whether `fpath` is a file, and warns if it is not."""
     is_file = Path(fpath).is_file()
     if not is_file:
-        print(f'Warning: no file found at "{fpath}"')
+        logger.warning(f'Warning: no file found at "{fpath}"')
     return is_file
 
 

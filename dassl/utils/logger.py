@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TextIO
 
 from dassl.utils.errors import UserError
-from dassl.utils.files import mkdir_if_missing
 
 
 class PlainHandler(logging.Handler):
@@ -68,7 +67,7 @@ class Logger:
         """Creates the file and writes what was kept so far. Calling it again does nothing."""
         if self.fpath is None or self.file is not None:
             return
-        mkdir_if_missing(Path(self.fpath).parent)
+        Path(self.fpath).parent.mkdir(parents=True, exist_ok=True)
         self.file = Path(self.fpath).open("a", encoding="utf-8")  # noqa: SIM115
         self.file.writelines(self._kept)
         self._kept.clear()

@@ -19,6 +19,9 @@ from yacs.config import CfgNode
 
 from dassl.config import get_cfg_default, not_determining
 from dassl.utils.files import PathLike
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
@@ -57,7 +60,7 @@ def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:
         if isinstance(record, dict):
             yield record
         else:
-            print(f"Note: {fpath} has an incomplete line, passed over")
+            logger.warning(f"Note: {fpath} has an incomplete line, passed over")
 
 
 def determining_settings(

@@ -23,7 +23,12 @@ VARYING = (
     (r"\(backbone: \S+\)", "(backbone: #)"),
 )
 
-OURS_ALONE = ("Note: CTX_INIT has", "Few-shot sample:", "Note: there is no")
+OURS_ALONE = (
+    "Note: CTX_INIT has",
+    "Few-shot sample:",
+    "Note: there is no",
+    "The learning-rate schedule was saved",
+)
 
 
 def normalized(lines: list[str], data: Path, out: Path) -> list[str]:

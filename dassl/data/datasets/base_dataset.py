@@ -11,6 +11,9 @@ from typing import Any
 
 from dassl.utils.download import download, download_gdrive, extract
 from dassl.utils.errors import DataError, not_one_of
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 class Datum:
@@ -173,7 +176,7 @@ class DatasetBase:
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
-        print(f"Creating a {num_shots}-shot dataset")
+        logger.info(f"Creating a {num_shots}-shot dataset")
         output = []
         for source in data_sources:
             sample: list[Datum] = []

@@ -5,7 +5,10 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 from dassl.data.datasets.base_dataset import DatasetBase
+from dassl.utils.logger import get_logger
 from dassl.utils.registry import Registry
+
+logger = get_logger(__name__)
 
 DATASET_REGISTRY = Registry("DATASET")
 
@@ -18,5 +21,5 @@ def build_dataset(cfg: CfgNode) -> DatasetBase:
     """
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
-        print(f"Loading dataset: {cfg.DATASET.NAME}")
+        logger.info(f"Loading dataset: {cfg.DATASET.NAME}")
     return dataset(cfg)

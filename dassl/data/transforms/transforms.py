@@ -6,7 +6,6 @@ matter. Images are PIL images up to `ToTensor`, then float tensors (3, H, W) in 
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Sequence
 
@@ -20,8 +19,9 @@ from yacs.config import CfgNode
 from dassl.data.transforms.autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
 from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
 from dassl.utils.errors import ConfigError, not_one_of
+from dassl.utils.logger import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -276,7 +276,7 @@ def build_transform(
     """
     node = cfg.INPUT
     if node.NO_TRANSFORM:
-        print("Note: no transform is applied!")
+        logger.warning("Note: no transform is applied!")
         return None
     what = "INPUT.TRANSFORMS entry" if choices is None else "transform"
     choices = tuple(node.TRANSFORMS if choices is None else choices)
@@ -284,10 +284,10 @@ def build_transform(
     if unknown:
         raise ConfigError([not_one_of(what, choice, AVAI_CHOICES) for choice in unknown])
 
-    print(f"Building transform_{'train' if is_train else 'test'}")
+    logger.info(f"Building transform_{'train' if is_train else 'test'}")
     steps = _train_steps(node, choices) if is_train else _test_steps(node, choices)
     for line, _ in steps:
-        print(f"+ {line}")
+        logger.info(f"+ {line}")
     return T.Compose([transform for _, transform in steps])
 
 
