@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from dassl.engine import step_reports
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import CheckpointError, load_pretrained_weights
 from dassl.utils.errors import not_one_of
@@ -100,8 +99,6 @@ class PromptTrainer(CLIPTrainer):
         with self.autocast():
             logits = self.model(image)
             loss = self.compute_loss(logits, label)
-        if not step_reports.must_wait(loss):
-            self.detect_anomaly(loss)
         self.scaler.scale(loss).backward()  # the scaler does nothing unless precision is amp
         return loss.detach(), logits.detach()
 
@@ -109,15 +106,12 @@ class PromptTrainer(CLIPTrainer):
         image, label = self.parse_batch_train(batch)
         self.optim.zero_grad()
         loss, logits = self._step_passes()(image, label)
+        self.check_loss(loss)
         self.scaler.step(self.optim)  # amp: waits for the GPU, as it may have to skip the step
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        summary = self.summarize(loss, logits, label)
-        losses = [value for name, value in (summary or {}).items() if "loss" in name]
-        if step_reports.must_wait(loss) and not any(value is loss for value in losses):
-            self.detect_anomaly(loss)  # else `read_reports` does
-        return summary
+        return self.summarize(loss, logits, label)
 
     def captures_step(self) -> bool:
         """Whether steps may be replayed as a CUDA graph."""

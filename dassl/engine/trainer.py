@@ -15,9 +15,10 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from dassl.data import DataManager
+from dassl.engine import step_reports
 from dassl.engine.base import TrainerBase
 from dassl.engine.progress import forget_progress, restore_progress, save_progress
-from dassl.engine.step_reports import StepReports
+from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, MissingFileError, mkdir_if_missing
 from dassl.utils.logger import get_logger
@@ -50,6 +51,7 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -math.inf
+        self._unread_losses: list[tuple[int, Tensor]] = []  # (batch, loss), on a GPU
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Raises ConfigError if the configuration does not suit this trainer."""
@@ -229,21 +231,37 @@ class SimpleTrainer(TrainerBase):
                 self._print_progress(batch_time, data_time)
             end = time.time()
 
+    def check_loss(self, loss: Tensor) -> None:
+        """Has `detect_anomaly` look at the loss of a step that does its own backward pass.
+
+        On a CPU that happens at once. On a GPU looking would wait for the step, so `read_reports`
+        does it; nothing is saved before.
+        """
+        if not step_reports.must_wait(loss):
+            self.detect_anomaly(loss)
+            return
+        self._unread_losses.append((self.batch_idx, loss.detach().reshape(())))
+        if len(self._unread_losses) >= MOST_WAITING:
+            self.read_reports()
+
     def read_reports(self) -> None:
         """Reads what steps have reported: checks losses, averages and writes to TensorBoard.
 
         Raises:
             NonFiniteLossError: a loss is infinite or NaN, of whatever step since the last call.
         """
-        if self._reports is None:
-            return
         now = self.batch_idx
-        for batch_idx, lr, summary in self._reports.take():
+        unread, self._unread_losses = self._unread_losses, []
+        losses = torch.stack([loss for _, loss in unread]).tolist() if unread else []
+        for (batch_idx, _), loss in zip(unread, losses):
             self.batch_idx = batch_idx  # the batch that an error names
+            self.detect_anomaly(loss)
+        for batch_idx, lr, summary in self._reports.take() if self._reports else ():
+            self.batch_idx = batch_idx
             self._losses.update(summary)
             for name, value in (summary or {}).items():
                 if "loss" in name:
-                    self.detect_anomaly(value)  # also for steps that do their own backward
+                    self.detect_anomaly(value)  # a step of another kind may not have checked it
             step = self.epoch * self.num_batches + batch_idx
             for name, meter in self._losses.meters.items():
                 self.write_scalar(f"train/{name}", meter.avg, step)

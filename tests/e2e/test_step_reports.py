@@ -120,6 +120,42 @@ def test_nothing_is_saved_after_it_within_an_epoch(data, tmp_path, monkeypatch, 
     assert not list(tmp_path.rglob("model*.pth.tar*"))
 
 
+def test_nothing_is_saved_in_the_very_step(data, tmp_path, monkeypatch, kept_back):
+    break_batch(monkeypatch, 1)
+    plain = CoOp.forward_backward
+
+    def forward_backward(self: CoOp, batch: dict) -> dict:
+        summary = plain(self, batch)
+        if self.batch_idx == 1:
+            self.save_model(0, str(tmp_path / "mine"))
+        return summary
+
+    monkeypatch.setattr(CoOp, "forward_backward", forward_backward)
+    with pytest.raises(NonFiniteLossError, match="batch 2 of 20"):
+        run(data, tmp_path, *FEW, "TRAIN.PRINT_FREQ", "20", epoch=1)
+    assert not list(tmp_path.rglob("model*.pth.tar*"))
+
+
+def test_on_a_cpu_nothing_is_learned_from_it(data, tmp_path, monkeypatch):
+    break_batch(monkeypatch, 1)
+    learned: list[Tensor] = []
+    plain = CoOp.check_loss
+
+    def check_loss(self: CoOp, loss: Tensor) -> None:
+        try:
+            plain(self, loss)
+        finally:
+            learned.append(self.model.prompt_learner.ctx.detach().clone())
+
+    monkeypatch.setattr(CoOp, "check_loss", check_loss)
+    trainers: list[CoOp] = []
+    monkeypatch.setattr(CoOp, "before_epoch", lambda self: trainers.append(self))
+    with pytest.raises(NonFiniteLossError, match="batch 2 of 20"):
+        run(data, tmp_path, *FEW, epoch=1)
+    assert len(learned) == 2
+    assert torch.equal(trainers[0].model.prompt_learner.ctx, learned[1])
+
+
 def test_a_loss_that_the_log_does_not_show(data, tmp_path, monkeypatch, kept_back):
     break_batch(monkeypatch, 1)
     monkeypatch.setattr(CoOp, "summarize", lambda self, loss, logits, label: {"acc": 50.0})
