@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,7 @@ def _title(record: dict[str, Any]) -> str:
     return what + (f", seed {record['seed']}" if record["seed"] >= 0 else "")
 
 
-def _forever(loader: Iterable) -> Iterable:
-    while True:
-        yield from loader
+def _forever(loader: Iterable) -> Iterator:
+    """Starts the first pass at once: without workers, both loaders of TrainerXU draw the number of
+    their pass before either draws its shuffle, as in the public implementation."""
+    return chain(iter(loader), chain.from_iterable(repeat(loader)))
