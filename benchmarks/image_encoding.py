@@ -25,9 +25,10 @@ from clip.model import convert_weights
 from benchmarks.bars import Bar, failures
 from benchmarks.machine import add_result, describe_run
 from benchmarks.measure import Work, added_memory, by_turns, largest_difference, ratio_of
-from trainers.clip_utils import CLIP, freeze
-from trainers.frozen_linear import default_backend
-from trainers.image_encoder import ImageEncoder
+from encoders.image import ImageEncoder
+from encoders.kernels.gemm import default_backend
+from encoders.load import freeze
+from encoders.openai import CLIP
 
 # Embedding size, pixels, layers, width, patch; as in OpenAI's weights
 BACKBONES = {

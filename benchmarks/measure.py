@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.frozen_linear import BACKENDS, default_backend
+from encoders.kernels.gemm import BACKENDS, default_backend
 
 Work = Callable[[], Any]
 TURN = 3.0  # seconds

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainers.clip_utils import CLIP
+from encoders.openai import CLIP
 
 
 def encode_prompts(clip_model: CLIP, prompts: Tensor, eot: Tensor) -> Tensor:

@@ -31,10 +31,10 @@ from benchmarks.machine import describe_run
 from benchmarks.whole_job_data import REAL, SHAPES, SMALL, write_data, write_weights
 from dassl.engine import SimpleTrainer
 from dassl.utils import write_json
-from trainers import image_features
+from encoders.image import ImageEncoder
+from encoders.text import TextEncoder
+from features import keys
 from trainers.clip_trainer import CLIPTrainer
-from trainers.image_encoder import ImageEncoder
-from trainers.text_encoder import TextEncoder
 
 SHAPE = SHAPES["eurosat"]
 BAR = 1.0  # seconds, of any run but the first
@@ -51,7 +51,7 @@ PARTS = {  # a run's preparations: where their time goes, and who does it
     DATA: ((SimpleTrainer, "build_data_loader"),),
     "CLIP": ((CLIPTrainer, "load_clip"),),
     "folding": ((ImageEncoder, "_fold"), (TextEncoder, "_fold")),
-    "digest": ((image_features, "_weights_digest"),),
+    "digest": ((keys, "_weights_digest"),),
     "check of the settings": ((train, "setup_cfg"),),
 }
 WORK = ((SimpleTrainer, "train"), (SimpleTrainer, "test"))  # start-up ends where these begin

@@ -48,11 +48,12 @@ from benchmarks.measure import (
     ratio_of,
 )
 from dassl.config import get_cfg_default
+from dassl.engine.step_graph import CHECKS, Passes, StepGraph
+from encoders.kernels.gemm import default_backend
+from encoders.load import freeze
+from encoders.openai import CLIP
+from encoders.text import free_bytes
 from trainers import cocoop, coop
-from trainers.clip_utils import CLIP, freeze
-from trainers.frozen_linear import default_backend
-from trainers.step_graph import CHECKS, Passes, StepGraph
-from trainers.text_encoder import free_bytes
 
 N_CTX = {"CoOp": 16, "CoCoOp": 4}  # of the papers
 NAMES = (("eurosat", 5), ("caltech101", 100), ("imagenet", 1000))  # up to how many classes

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dassl.data.datasets import Datum
 from datasets.base import BenchmarkDataset, shipped_classnames
-from trainers.clip_utils import CLIP
+from encoders.openai import CLIP
 
 # ViT-B/16 as OpenAI's; and one for a quick look at whether the benchmark works.
 REAL = (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)

@@ -35,11 +35,12 @@ from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.data.workers import Loader
 from dassl.engine import SimpleTrainer, TrainerX
+from encoders.image import ImageEncoder
+from encoders.openai import CLIP
+from encoders.text import TextEncoder
 from trainers import cocoop, coop
-from trainers.clip_utils import CLIP, load_clip, resolve_precision
-from trainers.encode_ahead import _NextPass
-from trainers.image_encoder import ImageEncoder
-from trainers.text_encoder import TextEncoder
+from trainers.clip_trainer import load_clip
+from trainers.prompt_trainer import resolve_precision
 
 Lap = dict[str, float]
 RECIPES = {"CoOp": "CoOp/vit_b16_ctxv1", "CoCoOp": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
@@ -152,7 +153,6 @@ def run_ours(request: dict[str, Any], started: float) -> dict[str, Any]:
     clock.parts(ImageEncoder, "__call__", "image")
     clock.parts(_BaseDataLoaderIter, "__next__", "data")
     clock.parts(Loader, "__iter__", "data")  # workers start
-    clock.parts(_NextPass, "take_over", "data")  # waits for views
     torch.set_num_threads(request["threads"])
     train.main(arguments(request, "base", subsample_classes="base"))
     flags = {"eval_only": True, "model_dir": f"{request['output']}/base"}

@@ -1,6 +1,6 @@
 """Train the embedded CLIP `tiny` on rendered glyphs and pack it into one small file.
 
-    python scripts/make_tiny_clip.py --out trainers/assets/tiny_clip.pt
+    python scripts/make_tiny_clip.py --out encoders/assets/tiny_clip.pt
 
 Digits, letters and signs are rendered from the TrueType fonts that come with matplotlib, distorted
 (`glyphs.py`), captioned with words that are true of how each glyph was made, and learned with

@@ -13,12 +13,13 @@ from torch import Tensor
 
 import train
 from dassl.utils import ConfigError, load_checkpoint
+from encoders.tokens import tokenizer
 from sweep.grid import Grid, Row, dataset_name
 from sweep.run import Run
 from sweep.state import record_of
 from sweep.stats import Value
 from sweep.tables import Table
-from trainers.clip_utils import load_clip_to_cpu, tokenizer
+from trainers.clip_trainer import load_clip_to_cpu
 
 
 def nearest(context: Tensor, embeddings: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:

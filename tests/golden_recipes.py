@@ -25,7 +25,9 @@ from torch import Tensor, nn
 import datasets
 import trainers
 from dassl.config import Config, get_cfg_default
-from trainers.clip_utils import CLIP, freeze, load_clip
+from encoders.load import freeze
+from encoders.openai import CLIP
+from trainers.clip_trainer import load_clip
 
 GOLDEN = Path(__file__).parent / "parity" / "golden"
 

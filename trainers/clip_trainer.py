@@ -1,24 +1,89 @@
-"""What every trainer on a frozen CLIP shares: its settings' check, and how CLIP is loaded."""
+"""What every trainer on a frozen CLIP shares: how CLIP is loaded, and its image inputs.
+
+Shapes: B images, C classes, E embedding size.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 from yacs.config import CfgNode
+from yacs.config import CfgNode as CN
 
+from dassl.config import mark_not_determining
+from dassl.engine import TrainerX
 from dassl.utils import ConfigError
-from trainers.clip_utils import CLIP, backbone_name, backbone_problems, freeze, load_clip
-from trainers.image_features import FrozenImageSide
-from trainers.shared_clip import load_frozen_clip
+from dassl.utils.errors import not_one_of
+from dassl.utils.logger import get_logger
+from encoders.image import ImageEncoder
+from encoders.load import freeze, load_model
+from encoders.openai import BACKBONES, CLIP
+from encoders.shared import load_frozen_clip
+from features import ImageFeatures
+from features.batches import Settings
+
+logger = get_logger(__name__)
+
+T = TypeVar("T", bound=type)
 
 
-class CLIPTrainer(FrozenImageSide):
-    """A trainer on a frozen CLIP.
+def extend_cfg(cfg: CfgNode) -> None:
+    # Draw training views from (SEED, epoch) alone, the same for all methods, and keep their
+    # features. Other draws than the public implementation's: off unless asked for.
+    cfg.MODEL.FIXED_VIEWS = False
+    cfg.MODEL.FEATURES = CN()
+    cfg.MODEL.FEATURES.AHEAD_MB = 512  # MiB of training views drawn ahead; 0: batch by batch
+    cfg.MODEL.FEATURES.STORE_MB = 1024  # MiB of features kept on disk; 0: nothing is
+    cfg.MODEL.FEATURES.FOLDER = ""  # where; empty: the user's cache
+    mark_not_determining(cfg, "MODEL.FEATURES")  # how fast, not what
 
-    A class whose runs leave CLIP exactly as it is may say so, by `shares_clip = True`: runs that
-    follow each other in one process then get the same CLIP. As with `frozen_image_side`, a
-    subclass must repeat it and loads its own as long as it does not.
+
+# --- what a class says of itself ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Promise:
+    image_features: bool
+    capturable_step: bool
+
+
+def frozen_clip(*, image_features: bool, capturable_step: bool = False) -> Callable[[T], T]:
+    """Says of a trainer class that its runs leave CLIP exactly as it is.
+
+    Runs that follow each other in one process then share one CLIP. A subclass may do other things:
+    what is said here does not hold for it unless it is said again.
+
+    Args:
+        image_features: nothing is learned on the image side, and steps draw no random numbers;
+            batches then have features in place of images, see `CLIPTrainer`.
+        capturable_step: the model and the loss draw no random numbers, read nothing back from the
+            GPU, and depend on nothing that changes between steps but the batch and the learned
+            parameters; a step may then be replayed as a CUDA graph.
     """
 
-    shares_clip = False
+    def decorate(cls: T) -> T:
+        cls._promise = _Promise(image_features, capturable_step)
+        return cls
+
+    return decorate
+
+
+# --- the trainer ----------------------------------------------------------------------------------
+
+
+class CLIPTrainer(TrainerX):
+    """A trainer on a frozen CLIP.
+
+    A class with `@frozen_clip(image_features=True)` gets batches with "features" (B, E), as the
+    encoder makes them, in place of "img" (B, 3, H, W), wherever that can be. Such a class defines
+    `frozen_encoder` and `feature_inference`.
+    """
 
     @classmethod
     def config_problems(cls, cfg: CfgNode) -> list[str]:
@@ -30,15 +95,22 @@ class CLIPTrainer(FrozenImageSide):
         if problems:
             raise ConfigError(problems)
 
+    @classmethod
+    def promise(cls) -> _Promise | None:
+        """Returns what `frozen_clip` said of this very class."""
+        return vars(cls).get("_promise")
+
     def load_clip(self) -> CLIP:
         """Returns CLIP in `self.precision`, without gradients.
 
         A shared one is on the trainer's device, an own one on the CPU, where other people's prompt
         learners look up their words.
         """
-        print(f"Loading CLIP (backbone: {backbone_name(self.cfg)})")
-        if vars(type(self)).get("shares_clip", False):
-            return load_frozen_clip(self.cfg, self.precision, self.device)
+        logger.info(f"Loading CLIP (backbone: {backbone_name(self.cfg)})")
+        if self.promise():
+            clip_model = load_frozen_clip(backbone_of(self.cfg), self.precision, self.device)
+            check_image_size(self.cfg, clip_model)
+            return clip_model
         clip_model = load_clip(self.cfg, self.precision)
         freeze(clip_model)
         return clip_model
@@ -46,3 +118,134 @@ class CLIPTrainer(FrozenImageSide):
     def inference_precision(self) -> str:
         """Returns the precision of methods without gradients: half on a GPU, float32 else."""
         return "fp16" if self.device.type == "cuda" else "fp32"
+
+    # --- image inputs -----------------------------------------------------------------------------
+
+    def frozen_encoder(self) -> ImageEncoder:
+        """Returns the encoder that makes the features."""
+        raise NotImplementedError
+
+    def feature_inference(self, features: Tensor) -> Tensor:
+        """Features (B, E) → logits (B, C): `model_inference` for images that were encoded."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → features (B, E), as the model would make them, but float32."""
+        return self.frozen_encoder()(images.to(self.device, non_blocking=True)).float()
+
+    def takes_features(self) -> bool:
+        promise = self.promise()
+        if promise is None or not promise.image_features:
+            return False
+        return not any(p.requires_grad for p in self.frozen_encoder().visual.parameters())
+
+    @cached_property
+    def image_features(self) -> ImageFeatures:
+        """What stands in for images, made at first use: after the model is built."""
+        model = self.cfg.MODEL
+        settings = Settings(
+            ahead_bytes=model.FEATURES.AHEAD_MB * 2**20,
+            store_bytes=model.FEATURES.STORE_MB * 2**20,
+            folder=model.FEATURES.FOLDER,
+            fixed_views=self.cfg.SEED if model.FIXED_VIEWS else None,
+        )
+        return ImageFeatures(
+            self.frozen_encoder(), self.encode_images, self.precision, self.device, settings
+        )
+
+    def train_inputs(self) -> Iterable:
+        loader = super().train_inputs()
+        if self.takes_features():
+            return self.image_features.training(loader, self.epoch)
+        if self.cfg.MODEL.FIXED_VIEWS and self.epoch == self.start_epoch:
+            name = type(self).__name__
+            logger.warning(f"MODEL.FIXED_VIEWS: {name} takes images, drawn as ever")
+        return loader
+
+    def test_inputs(self, split: str) -> Iterable:
+        loader = super().test_inputs(split)
+        if not self.takes_features():
+            return loader
+        self._encoded_before = self.frozen_encoder().images
+        return self.image_features.stored(loader)
+
+    def test_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        if "features" not in batch:
+            return super().test_step(batch)
+        features, label = (batch[key].to(self.device) for key in ("features", "label"))
+        return self.feature_inference(features), label
+
+    def result_record(self, split: str, results: dict[str, float], seconds: float) -> dict:
+        record = super().result_record(split, results, seconds)
+        if self.takes_features():  # tells what `seconds` means
+            record["images_encoded"] = self.frozen_encoder().images - self._encoded_before
+        return record
+
+
+# --- MODEL.BACKBONE -------------------------------------------------------------------------------
+
+
+def backbone_name(cfg: CfgNode) -> str:
+    """Returns what to call the backbone in messages: its file, or OpenAI's name."""
+    return cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME
+
+
+def backbone_of(cfg: CfgNode) -> str | Path:
+    """Returns what `encoders.load` takes: a weights file, or a name.
+
+    Raises:
+        ConfigError: MODEL.BACKBONE is wrong.
+    """
+    problems = backbone_problems(cfg)
+    if problems:
+        raise ConfigError(problems)
+    path = cfg.MODEL.BACKBONE.PATH
+    return Path(path).expanduser() if path else cfg.MODEL.BACKBONE.NAME
+
+
+def backbone_problems(cfg: CfgNode) -> list[str]:
+    """Returns what is wrong with MODEL.BACKBONE, as sentences."""
+    backbone = cfg.MODEL.BACKBONE
+    if backbone.PATH:
+        path = Path(backbone.PATH).expanduser()
+        return [] if path.is_file() else [f"MODEL.BACKBONE.PATH: file {path} does not exist."]
+    if backbone.NAME in BACKBONES:
+        return []
+    return [
+        not_one_of("MODEL.BACKBONE.NAME", backbone.NAME, BACKBONES)
+        + " For a weights file of your own, set MODEL.BACKBONE.PATH."
+    ]
+
+
+def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
+    """Loads the CLIP that MODEL.BACKBONE stands for, onto the CPU, in evaluation mode.
+
+    As in the public implementation, convolution, linear and projection weights are in half
+    precision; call `.float()` for full precision.
+
+    Raises:
+        ConfigError: MODEL.BACKBONE is wrong.
+        CheckpointError: the file does not hold a CLIP in OpenAI's layout.
+        DownloadError: the weights cannot be fetched.
+    """
+    return load_model(backbone_of(cfg), "fp16")
+
+
+def load_clip(cfg: CfgNode, precision: str) -> CLIP:
+    """Loads CLIP as `load_clip_to_cpu` does, in a precision, and checks INPUT.SIZE against it."""
+    clip_model = load_model(backbone_of(cfg), precision)
+    check_image_size(cfg, clip_model)
+    return clip_model
+
+
+def check_image_size(cfg: CfgNode, model: CLIP) -> None:
+    """Raises ConfigError unless INPUT.SIZE is what the model takes."""
+    size = cfg.INPUT.SIZE
+    wanted = model.visual.input_resolution
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if size != (wanted, wanted):
+        raise ConfigError(
+            f"INPUT.SIZE is {size}, but {backbone_name(cfg)}"
+            f' takes images of {wanted} x {wanted} pixels: add INPUT.SIZE "({wanted}, {wanted})".'
+        )

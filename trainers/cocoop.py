@@ -1,8 +1,8 @@
 """CoCoOp: conditional prompt learning (Zhou et al., CVPR 2022, arXiv 2203.05557).
 
 Each image x shifts the context: v_m(x) = v_m + pi, with pi = h(x) from a small network, the
-Meta-Net (section 3.3), so the prompt of class c is t_c(x) = [v_1(x) ... v_M(x), c_c] and
-p(c | x) = softmax_c(cos(x, g(t_c(x))) / tau) (eq. 3). Both encoders are frozen.
+Meta-Net, so the prompt of class i is t_i(x) = {v_1(x), ..., v_M(x), c_i} and
+p(y | x) = softmax_y(sim(x, g(t_y(x))) / tau) (section 3.2, eq. 3). Both encoders are frozen.
 
 Shapes: B images, C classes, M context vectors, L positions, D width, E embedding size.
 """
@@ -17,13 +17,17 @@ from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
-from trainers.clip_utils import CLIP, load_clip_to_cpu
-from trainers.prompt_learner import BasePromptLearner
-from trainers.prompt_trainer import CustomCLIP as BaseCustomCLIP
-from trainers.prompt_trainer import PromptTrainer, normalize
-from trainers.text_encoder import TextEncoder
+from dassl.utils.logger import get_logger
+from encoders.openai import CLIP
+from encoders.text import TextEncoder
+from encoders.tower import normalize
+from trainers import custom_clip
+from trainers.clip_trainer import frozen_clip, load_clip_to_cpu
+from trainers.prompt_trainer import PromptTrainer
 
 __all__ = ["CoCoOp", "CustomCLIP", "MetaNet", "PromptLearner", "TextEncoder", "load_clip_to_cpu"]
+
+logger = get_logger(__name__)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -34,7 +38,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 class MetaNet(nn.Sequential):
-    """Linear, ReLU, linear; the hidden layer is 16 times smaller than the input (section 3.3).
+    """Linear, ReLU, linear; the hidden layer is 16 times smaller than the input (section 3.2).
 
     Args:
         vis_dim: size of an image feature, E.
@@ -51,7 +55,7 @@ class MetaNet(nn.Sequential):
         )
 
 
-class PromptLearner(BasePromptLearner):
+class PromptLearner(custom_clip.BasePromptLearner):
     """Context vectors that the Meta-Net shifts for each image."""
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
@@ -76,36 +80,30 @@ class PromptLearner(BasePromptLearner):
         return torch.cat([prefix, ctx, suffix], dim=2)
 
 
-class CustomCLIP(BaseCustomCLIP):
+class CustomCLIP(custom_clip.CustomCLIP):
     """CLIP whose class prompts are learned and depend on the image."""
 
-    def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
-        prompt_learner = PromptLearner(cfg, classnames, clip_model)
-        super().__init__(clip_model, prompt_learner, TextEncoder(clip_model, cfg.MODEL.TEXT_CHUNK))
+    prompt_learner_class = PromptLearner
 
     def text_features(self, image_features: Tensor) -> Tensor:
-        """Image features (B, E) → class features (B, C, E) of length 1."""
+        """Image features (B, E) → class features g(t(x)), (B, C, E), of length 1."""
         learner = self.prompt_learner
-        return normalize(self.text_encoder(learner.context(image_features), learner.layout))
+        return normalize(self.text_encoder(learner.context(image_features), learner.tree))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W), or their features (B, E) → logits (B, C)."""
-        image_features = self.encode_image(image)  # (B, E)
+    def logits(self, image_features: Tensor) -> Tensor:
         text_features = self.text_features(image_features)  # (B, C, E)
         return self.logit_scale.exp() * torch.einsum("be,bce->bc", image_features, text_features)
 
 
 @TRAINER_REGISTRY.register()
+@frozen_clip(image_features=True, capturable_step=True)
 class CoCoOp(PromptTrainer):
     """Conditional context optimization, https://arxiv.org/abs/2203.05557."""
 
     config_node = "COCOOP"
-    frozen_image_side = shares_clip = capturable_step = True
-
-    def build_custom_clip(self, clip_model: CLIP) -> CustomCLIP:
-        return CustomCLIP(self.cfg, self.dm.dataset.classnames, clip_model)
+    custom_clip_class = CustomCLIP
 
     def build_model(self) -> None:
         super().build_model()
         learned = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        print(f"Parameters to be updated: {learned}")
+        logger.info(f"Parameters to be updated: {learned}")

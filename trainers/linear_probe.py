@@ -25,8 +25,11 @@ from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import CheckpointError, DataError
 from dassl.utils.files import listed
-from trainers.clip_trainer import CLIPTrainer
-from trainers.image_encoder import ImageEncoder
+from dassl.utils.logger import get_logger
+from encoders.image import ImageEncoder
+from trainers.clip_trainer import CLIPTrainer, frozen_clip
+
+logger = get_logger(__name__)
 
 # Upstream's lpclip/linear_probe.py: values of C, steps of the search, solver's iterations.
 START_VALUES = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -52,10 +55,9 @@ class ProbeHead(nn.Linear):
 
 
 @TRAINER_REGISTRY.register()
+@frozen_clip(image_features=True)
 class LinearProbe(CLIPTrainer):
     """Fits one linear layer, in a single "epoch"; images are seen as in testing."""
-
-    frozen_image_side = shares_clip = True
 
     def build_model(self) -> None:
         self.precision = self.inference_precision()
@@ -69,12 +71,11 @@ class LinearProbe(CLIPTrainer):
     def frozen_encoder(self) -> ImageEncoder:
         return self.image_encoder
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), or their features → features (N, E), not normalized, as upstream."""
-        return self.encode_images(images) if images.dim() == 4 else images.to(self.device)
-
     def model_inference(self, input: Tensor) -> Tensor:
-        return self.head(self.encode(input))
+        return self.feature_inference(self.encode_images(input))
+
+    def feature_inference(self, features: Tensor) -> Tensor:
+        return self.head(features)  # not normalized, as upstream
 
     def run_epoch(self) -> None:
         """Searches the penalty and sets the head to the winner."""
@@ -82,7 +83,7 @@ class LinearProbe(CLIPTrainer):
         train = self.features(dataset.train_x)
         val = self.features(validation_sample(dataset.val or [], self.cfg))
         coefficients, intercepts, c = search(train, val)
-        print(f"Regularization: C = {c:g}")
+        logger.info(f"Regularization: C = {c:g}")
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(coefficients))
             self.head.bias.copy_(torch.from_numpy(intercepts))
@@ -97,9 +98,13 @@ class LinearProbe(CLIPTrainer):
             is_train=False,
         )
         batches = [
-            (self.encode(batch["img"]).cpu(), batch["label"]) for batch in self.stored(loader)
+            (
+                batch["features"] if "features" in batch else self.encode_images(batch["img"]),
+                batch["label"],
+            )
+            for batch in self.image_features.stored(loader)
         ]
-        features, labels = (torch.cat(parts).numpy() for parts in zip(*batches))
+        features, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*batches))
         return features.astype(np.float64), labels
 
     def load_weights(self, name: str, state_dict: dict[str, Any]) -> None:
@@ -176,10 +181,8 @@ def search(train: Features, val: Features) -> tuple[np.ndarray, np.ndarray, floa
     if len(np.unique(train[1])) < 2:
         raise DataError("a linear probe needs at least two classes to tell apart")
     scores = [accuracy(c)[0] for c in START_VALUES]
-    print(
-        "Accuracy on the val set:",
-        ", ".join(f"{c:g}: {s:.4f}" for c, s in zip(START_VALUES, scores)),
-    )
+    shown = ", ".join(f"{c:g}: {s:.4f}" for c, s in zip(START_VALUES, scores))
+    logger.info(f"Accuracy on the val set: {shown}")
     peak = np.log10(START_VALUES[int(np.argmax(scores))])
     left, right = peak - 1, peak + 1  # log10 of C
     for _ in range(SEARCH_STEPS):

@@ -4,42 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
+from dassl.config import mark_not_determining
+from dassl.engine.step_graph import Passes, StepGraph
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import CheckpointError, load_pretrained_weights
 from dassl.utils.errors import not_one_of
+from dassl.utils.logger import get_logger
+from encoders.image import ImageEncoder
+from encoders.load import PRECISIONS
+from encoders.openai import CLIP
 from trainers.clip_trainer import CLIPTrainer
-from trainers.clip_utils import CLIP, PRECISIONS, resolve_precision
-from trainers.image_encoder import ImageEncoder, normalize
-from trainers.step_graph import Passes, StepGraph
+from trainers.custom_clip import CustomCLIP
 
-__all__ = ["CustomCLIP", "PromptTrainer", "normalize"]
+logger = get_logger(__name__)
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    # On a GPU, replay steps as a CUDA graph where a trainer allows it; plain steps otherwise.
+    cfg.MODEL.CUDA_GRAPH = True
+    mark_not_determining(cfg, "MODEL.CUDA_GRAPH")
 
 
 class PromptTrainer(CLIPTrainer):
     """Trains `self.model.prompt_learner` by gradient descent; everything else stays as it is.
 
-    A subclass sets `config_node` and defines `build_custom_clip(clip_model)`; `compute_loss` and
-    `summarize` may be overridden.
+    A subclass names its `config_node` and `custom_clip_class`; `compute_loss` and `summarize` may
+    be overridden, as may `build_custom_clip` where the model is of another kind.
 
     Precision (TRAINER.<METHOD>.PREC): fp16 keeps the frozen encoders in half precision; amp runs
     them under autocast with a scaled loss; in both, the learned parameters and the optimizer's
     state are float32. On a CPU everything is float32.
 
-    On a GPU the forward and backward pass is replayed as a CUDA graph (`step_graph`) if the class
-    says `capturable_step = True`: that its model and `compute_loss` draw no random numbers, read
-    nothing back from the GPU, and depend on nothing that changes between steps but the batch and
-    the learned parameters. A class says so itself: a subclass, which may do other things, must
-    repeat it. Its model has a method `step_constants`, as `CustomCLIP` has.
+    On a GPU the forward and backward pass is replayed as a CUDA graph (`dassl.engine.step_graph`)
+    if the class says `@frozen_clip(..., capturable_step=True)`. Its model then has a method
+    `step_constants`, as `CustomCLIP` has.
     """
 
     config_node = ""  # the method's settings are in TRAINER.<config_node>
-    capturable_step = False
+    custom_clip_class: type[CustomCLIP] = CustomCLIP
+    _step_graph: StepGraph | None = None
 
     @classmethod
     def settings(cls, cfg: CfgNode) -> CfgNode:
@@ -57,7 +67,7 @@ class PromptTrainer(CLIPTrainer):
 
     def build_custom_clip(self, clip_model: CLIP) -> nn.Module:
         """Returns the model: a module with a part `prompt_learner`, images → logits."""
-        raise NotImplementedError
+        return self.custom_clip_class(self.cfg, self.dm.dataset.classnames, clip_model)
 
     def build_model(self) -> None:
         cfg = self.cfg
@@ -65,9 +75,9 @@ class PromptTrainer(CLIPTrainer):
             self.settings(cfg).PREC, self.device, f"TRAINER.{self.config_node}.PREC"
         )
         clip_model = self.load_clip()
-        print("Building custom CLIP")
+        logger.info("Building custom CLIP")
         self.model = self.build_custom_clip(clip_model)
-        print("Turning off gradients in both the image and the text encoder")
+        logger.info("Turning off gradients in both the image and the text encoder")
         if cfg.MODEL.INIT_WEIGHTS:
             load_pretrained_weights(self.model.prompt_learner, cfg.MODEL.INIT_WEIGHTS)
         self.model.to(self.device)
@@ -76,6 +86,11 @@ class PromptTrainer(CLIPTrainer):
         self.register_model("prompt_learner", self.model.prompt_learner, optim, sched)
         self.optim, self.sched = optim, sched
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        super().set_model_mode(mode, names)
+        if isinstance(self.model, CustomCLIP):  # lets go of class features that it keeps
+            self.model.train(mode == "train")
 
     def autocast(self) -> AbstractContextManager:
         """Half precision where it is safe, with amp; nothing otherwise."""
@@ -94,18 +109,27 @@ class PromptTrainer(CLIPTrainer):
         """
         return {"loss": loss}
 
-    def passes(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass: loss () and logits (B, C); adds to gradients."""
+    def passes(
+        self, forward: Callable[[Tensor], Tensor], inputs: Tensor, label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Forward and backward pass: loss () and logits (B, C); adds to gradients.
+
+        Args:
+            forward: the model on images, or on their features.
+            inputs: what it takes.
+            label: (B,).
+        """
         with self.autocast():
-            logits = self.model(image)
+            logits = forward(inputs)
             loss = self.compute_loss(logits, label)
         self.scaler.scale(loss).backward()  # the scaler does nothing unless precision is amp
         return loss.detach(), logits.detach()
 
     def forward_backward(self, batch: dict) -> dict[str, float | Tensor]:
-        image, label = self.parse_batch_train(batch)
+        forward = self.model.from_features if "features" in batch else self.model
+        inputs, label = self.parse_batch_train(batch)
         self.optim.zero_grad()
-        loss, logits = self._step_passes()(image, label)
+        loss, logits = self._step_passes(forward)(inputs, label)
         self.check_loss(loss)
         self.scaler.step(self.optim)  # amp: waits for the GPU, as it may have to skip the step
         self.scaler.update()
@@ -115,29 +139,35 @@ class PromptTrainer(CLIPTrainer):
 
     def captures_step(self) -> bool:
         """Whether steps may be replayed as a CUDA graph."""
-        says_so = vars(type(self)).get("capturable_step", False)
+        promise = self.promise()
         # Under autocast, casts of weights are cached for a step, which no graph may rely on.
         return (
-            says_so
+            promise is not None
+            and promise.capturable_step
             and self.device.type == "cuda"
             and self.precision != "amp"
             and self.cfg.MODEL.CUDA_GRAPH
         )
 
-    def _step_passes(self) -> Passes:
+    def _step_passes(self, forward: Callable[[Tensor], Tensor]) -> Passes:
+        passes = partial(self.passes, forward)
         if not self.captures_step():
-            return self.passes
-        if "_step_graph" not in self.__dict__:
-            self._step_graph = StepGraph(self.passes, self.model)
+            return passes
+        if self._step_graph is None or self._step_graph.passes.args != passes.args:
+            self._step_graph = StepGraph(passes, self.model)
         return self._step_graph
 
     def after_train(self) -> None:
-        self.__dict__.pop("_step_graph", None)  # frees its memory
+        self._step_graph = None  # frees its memory
         super().after_train()
 
     def model_inference(self, input: Tensor) -> Tensor:
         with self.autocast():
             return self.model(input)
+
+    def feature_inference(self, features: Tensor) -> Tensor:
+        with self.autocast():
+            return self.model.from_features(features)
 
     def frozen_encoder(self) -> ImageEncoder:
         return self.model.frozen_image_encoder
@@ -147,9 +177,10 @@ class PromptTrainer(CLIPTrainer):
             return super().encode_images(images)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
-        image, label = batch["img"], batch["label"]
+        """Returns images, or their features, and labels on the device."""
+        inputs, label = batch["features" if "features" in batch else "img"], batch["label"]
         return (
-            image.to(self.device, non_blocking=True),
+            inputs.to(self.device, non_blocking=True),
             label.to(self.device, non_blocking=True),
         )
 
@@ -190,50 +221,17 @@ class PromptTrainer(CLIPTrainer):
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         if not directory:
-            print("Note that load_model() is skipped as no pretrained model is given")
+            logger.info("Note that load_model() is skipped as no pretrained model is given")
             return
         super().load_model(directory, epoch)
 
 
-class CustomCLIP(nn.Module):
-    """A frozen CLIP whose text side is learned: what the methods' models have in common.
-
-    Args:
-        clip_model: the frozen CLIP.
-        prompt_learner: builds the prompts.
-        text_encoder: turns them into features.
-    """
-
-    def __init__(self, clip_model: CLIP, prompt_learner: nn.Module, text_encoder: Callable) -> None:
-        super().__init__()
-        self.prompt_learner = prompt_learner
-        self.text_encoder = text_encoder
-        self.image_encoder = clip_model.visual
-        self.frozen_image_encoder = ImageEncoder(clip_model.visual)
-        self.logit_scale = clip_model.logit_scale
-        self.dtype = clip_model.dtype
-
-    def train(self, mode: bool = True) -> CustomCLIP:
-        """Only the prompt learner has a training mode; the frozen encoders stay in evaluation."""
-        super().train(False)
-        self.prompt_learner.train(mode)
-        self.training = mode
-        return self
-
-    def step_constants(self) -> tuple[object, ...]:
-        """Returns what a training step reads beside its batch, parameters and buffers.
-
-        A CUDA graph keeps hold of it, and is made anew when another object has taken its place.
-        """
-        encoders = (self.text_encoder.folded, self.frozen_image_encoder.folded)
-        return (*(folded.value for folded in encoders), self.prompt_learner.layout)
-
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W), or the encoder's features of them (B, E) → (B, E) of length 1."""
-        with torch.no_grad():  # frozen, and no prompt reaches it
-            if image.dim() == 4:  # else encoded before, see trainers.image_features
-                image = self.frozen_image_encoder(image.to(self.dtype))
-            return normalize(image)
+def resolve_precision(prec: str, device: torch.device, key: str) -> str:
+    """Returns the precision to compute in: what was asked for on a GPU, fp32 on a CPU."""
+    if prec == "fp32" or device.type == "cuda":
+        return prec
+    logger.info(f"{key} is {prec}, which needs a GPU; computing in fp32 on the CPU")
+    return "fp32"
 
 
 def _listed(parameters: dict) -> str:

@@ -10,20 +10,23 @@ import torch
 from torch import Tensor
 
 from dassl.engine import TRAINER_REGISTRY
-from trainers.clip_trainer import CLIPTrainer
-from trainers.clip_utils import tokenize
-from trainers.image_encoder import ImageEncoder, normalize
+from dassl.utils.logger import get_logger
+from encoders.image import ImageEncoder
+from encoders.text import TextEncoder
+from encoders.tokens import tokenize
+from encoders.tower import normalize
+from trainers.clip_trainer import CLIPTrainer, frozen_clip
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
-from trainers.text_encoder import TextEncoder
+
+logger = get_logger(__name__)
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
 
 
 @TRAINER_REGISTRY.register()
+@frozen_clip(image_features=True)
 class ZeroshotCLIP(CLIPTrainer):
     """One prompt a class."""
-
-    frozen_image_side = shares_clip = True
 
     def build_model(self) -> None:
         self.precision = self.inference_precision()
@@ -37,7 +40,7 @@ class ZeroshotCLIP(CLIPTrainer):
         return [getattr(self.dm.dataset, "template", DEFAULT_TEMPLATE)]
 
     def announce(self, prompts: list[list[str]]) -> None:
-        print(f"Prompts: {prompts[0]}")
+        logger.info(f"Prompts: {prompts[0]}")
 
     def encode_classes(self, names: list[str]) -> Tensor:
         """Returns (C, E) class features of length 1: the mean over templates, normalized again."""
@@ -52,28 +55,30 @@ class ZeroshotCLIP(CLIPTrainer):
         return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
 
     def model_inference(self, input: Tensor) -> Tensor:
-        """Images (B, 3, H, W), or their features (B, E) → logits (B, C)."""
-        image_features = normalize(self.encode_images(input) if input.dim() == 4 else input)
-        return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
+        """Images (B, 3, H, W) → logits (B, C)."""
+        return self.feature_inference(self.encode_images(input))
+
+    def feature_inference(self, features: Tensor) -> Tensor:
+        """Features (B, E), not normalized → logits (B, C): cosine similarities over tau."""
+        return self.clip_model.logit_scale.exp() * normalize(features) @ self.text_features.t()
 
     def frozen_encoder(self) -> ImageEncoder:
         return self._image_encoder
 
     def train(self) -> float:
         """There is nothing to learn: evaluates."""
-        print(f"{self.cfg.TRAINER.NAME} has nothing to train")
+        logger.info(f"{self.cfg.TRAINER.NAME} has nothing to train")
         return self.test()
 
 
 @TRAINER_REGISTRY.register()
+@frozen_clip(image_features=True)
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Prompt ensembling: the seven selected ImageNet templates and the data set's own."""
-
-    frozen_image_side = shares_clip = True
 
     def templates(self) -> list[str]:
         own = [] if self.cfg.DATASET.NAME == "ImageNet" else super().templates()
         return [*IMAGENET_TEMPLATES_SELECT, *own]
 
     def announce(self, prompts: list[list[str]]) -> None:
-        print(f"Prompt ensembling (n={len(prompts)})")
+        logger.info(f"Prompt ensembling (n={len(prompts)})")

@@ -154,8 +154,7 @@ class SimpleTrainer(TrainerBase):
         logger.info(f"Evaluate on the *{split}* set")
         start = time.perf_counter()
         for batch in tqdm(self.test_inputs(split), desc=split, leave=False, disable=None):
-            images, labels = self.parse_batch_test(batch)
-            output = self.model_inference(images)
+            output, labels = self.test_step(batch)
             self.evaluator.process(output, labels)
             if analysis is not None:
                 analysis.add(output, labels, batch)
@@ -168,6 +167,11 @@ class SimpleTrainer(TrainerBase):
             analysis.save(self.output_dir, _title(record), self.cfg.DATASET.ROOT)
         self.last_accuracy = next(iter(results.values()))
         return self.last_accuracy
+
+    def test_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Returns the model's output and the labels of a batch, on the device."""
+        images, labels = self.parse_batch_test(batch)
+        return self.model_inference(images), labels
 
     def test_inputs(self, split: str) -> Iterable:
         """Returns the batches to evaluate "val" or "test" on: the loader, unless overridden."""

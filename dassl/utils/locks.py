@@ -31,7 +31,8 @@ def file_lock(path: PathLike, waiting: str = "") -> Iterator[None]:
         OSError, NotImplementedError: the folder cannot be written, or has no locks.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, mode=0o666)
+    # A generator that holds it may be closed by another thread.
+    lock = FileLock(path, mode=0o666, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -10,9 +10,9 @@ import pytest
 from benchmarks import image_encoding
 from benchmarks.bars import failures
 from benchmarks.image_encoding import BACKBONES, BARS, main
-from trainers.clip_utils import BACKBONES as OPENAI
-from trainers.clip_utils import TINY
-from trainers.image_encoder import ImageEncoder
+from encoders.image import ImageEncoder
+from encoders.openai import BACKBONES as OPENAI
+from encoders.openai import TINY
 
 SMALL = {"RN50": (32, 32, (1, 1, 1, 1), 32, None), "ViT-B/16": (32, 32, 2, 64, 16)}
 

@@ -2,16 +2,16 @@
 
 import pytest
 
-from trainers import image_features
+from encoders import ImageEncoder
 
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of images that went through an encoder together."""
     counts: list[int] = []
-    plain = image_features.ImageEncoder.__call__
+    plain = ImageEncoder.__call__
     monkeypatch.setattr(
-        image_features.ImageEncoder,
+        ImageEncoder,
         "__call__",
         lambda self, image: (counts.append(len(image)), plain(self, image))[1],
     )

@@ -20,16 +20,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.text_encoding import Bench, Case
 from dassl.engine import step_reports
+from dassl.engine.step_graph import StepGraph
 from dassl.utils import load_checkpoint
+from encoders import text
+from encoders.kernels import tree_attention
 from tests.e2e.test_exact_resume import StoppedError, stop_in_epoch
+from tests.engine.test_step_graph import FakeGraph
 from tests.golden_recipes import assert_close, fed_by, image_size, make_cfg, training_batches
 from tests.runs import make_eurosat, run
-from tests.trainers.test_step_graph import FakeGraph
-from trainers import prompt_trainer, text_encoder, tile_attention
+from trainers import prompt_trainer
+from trainers.clip_trainer import frozen_clip
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
 from trainers.prompt_trainer import PromptTrainer
-from trainers.step_graph import StepGraph
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = pytest.mark.parametrize("trainer_class", [CoOp, CoCoOp])
@@ -60,8 +63,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeGraph]:
 def build(trainer_class: type, batches: list, **options: Any) -> PromptTrainer:
     """Builds a trainer of a golden model, on `batches`; options have "_" for "."."""
 
+    @frozen_clip(image_features=True, capturable_step=True)
     class Fed(fed_by(trainer_class, NAMES, batches)):
-        capturable_step = True
+        pass
 
     settings = {"OPTIM.NAME": "sgd", "OPTIM.LR": 0.01, "OPTIM.MAX_EPOCH": 3, **options}
     torch.manual_seed(0)
@@ -208,8 +212,8 @@ def test_the_statement_is_not_inherited():
     trainer = fed_by(Mine, NAMES, make_batches(2))(make_cfg("vit_a"))
     trainer.device = torch.device("cuda")
     assert not trainer.captures_step()
-    assert vars(CoOp)["capturable_step"]
-    assert vars(CoCoOp)["capturable_step"]
+    assert CoOp.promise().capturable_step
+    assert CoCoOp.promise().capturable_step
 
 
 def test_a_graph_is_gone_after_training(fake, tmp_path, data):
@@ -221,14 +225,14 @@ def test_a_graph_is_gone_after_training(fake, tmp_path, data):
     plain = CoOp.after_train
 
     def after_train(self: CoOp) -> None:
-        assert "_step_graph" in vars(self)
+        assert self._step_graph is not None
         plain(self)
         kept.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CoOp, "after_train", after_train)
         run(data, tmp_path, "DATASET.NUM_SHOTS", "2", epoch=1, train_batch_size=2)
-    assert "_step_graph" not in vars(kept[0])
+    assert kept[0]._step_graph is None
 
 
 # --- no waiting -----------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("chunk", [0, 12])
 def test_a_step_reads_nothing_back(monkeypatch, trainer_class, chunk):
     """As on a GPU, where reading waits; on a CPU it costs nothing and the loss is looked at."""
-    monkeypatch.setattr(text_encoder, "attend", tile_attention.fused_attention)  # the GPU's
+    monkeypatch.setattr(text, "attend", tree_attention.fused_attention)  # the GPU's
     batches = make_batches(*[3] * 4)
     trainer = build(trainer_class, batches, **{"MODEL.TEXT_CHUNK": chunk})
     trainer.num_batches = len(batches)

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-import trainers.image_features as image_features
 from dassl.data import build_data_loader, workers
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import DataError, load_checkpoint
+from dassl.utils.random_state import random_state, random_state_kept
+from features.ahead import EncodedAhead
 from tests.data.helpers_loading import make_cfg, make_items, seed_all
 from tests.parity import test_training
 from tests.runs import make_eurosat, run
+from trainers.clip_trainer import CLIPTrainer
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
-from trainers.encode_ahead import EncodedAhead, generator_states, set_generator_states
 
 FEW = ("DATASET.NUM_SHOTS", "4")
 OFF = ("MODEL.FEATURES.AHEAD_MB", "0", "MODEL.FEATURES.STORE_MB", "0")
@@ -37,31 +38,39 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def history(monkeypatch) -> list:
-    """Losses of all steps, and how many dimensions their images had."""
-    steps: list[tuple[float, int]] = []
+    """Losses of all steps, and whether they saw "img" or "features"."""
+    steps: list[tuple[float, str]] = []
     for trainer in (CoOp, CoCoOp):
         plain = trainer.forward_backward
 
         def noted(self, batch: dict, plain=plain) -> dict[str, float]:
             summary = plain(self, batch)
-            steps.append((float(summary["loss"]), batch["img"].dim()))
+            (kind,) = {"img", "features"} & batch.keys()
+            steps.append((float(summary["loss"]), kind))
             return summary
 
         monkeypatch.setattr(trainer, "forward_backward", noted)
     return steps
 
 
-def train(history: list, *args: Any, **kwargs: Any) -> tuple[list[float], set[int], tuple]:
-    """Runs; returns losses, dimensions of what the steps saw, and the generators afterwards."""
+def generator_states() -> tuple:
+    """The states of Python's, numpy's and torch's generators; they compare by value."""
+    state = random_state()
+    kind, keys, *rest = state["numpy"]
+    return state["python"], (kind, tuple(keys.tolist()), *rest), tuple(state["torch"].tolist())
+
+
+def train(history: list, *args: Any, **kwargs: Any) -> tuple[list[float], set[str], tuple]:
+    """Runs; returns losses, what the steps saw, and the generators afterwards."""
     history.clear()
     run(*args, **kwargs)
-    return [loss for loss, _ in history], {dim for _, dim in history}, generator_states()
+    return [loss for loss, _ in history], {kind for _, kind in history}, generator_states()
 
 
 def assert_alike(got: tuple, expected: tuple) -> None:
     np.testing.assert_allclose(got[0], expected[0], rtol=2e-4)
     assert got[2] == expected[2], "the random numbers moved"
-    assert (got[1], expected[1]) == ({2}, {4})
+    assert (got[1], expected[1]) == ({"features"}, {"img"})
 
 
 @pytest.mark.parametrize("n_workers", ["0", "2"])
@@ -147,16 +156,16 @@ def test_others_get_images(data, tmp_path, history, monkeypatch, key):
             self.model.image_encoder.conv1.weight.requires_grad_(True)
 
         monkeypatch.setattr(CoOp, "build_model", build_model)
-    dims = train(history, data, tmp_path, *FEW, epoch=1, trainer=name)[1]
-    assert dims == ({2} if key == "none" else {4})
+    kinds = train(history, data, tmp_path, *FEW, epoch=1, trainer=name)[1]
+    assert kinds == ({"features"} if key == "none" else {"img"})
 
 
 @pytest.mark.parametrize(("trainer_class", "file", "name"), test_training.CASES)
 def test_golden_training(trainer_class, file, name, capsys, history, monkeypatch):
     """The public implementation's twenty steps, on features."""
-    monkeypatch.setattr(image_features.FrozenImageSide, "takes_features", lambda self: True)
+    monkeypatch.setattr(CLIPTrainer, "takes_features", lambda self: True)
     test_training.test_twenty_steps(trainer_class, file, name, capsys)
-    assert [dim for _, dim in history] == [2] * 20
+    assert [kind for _, kind in history] == ["features"] * 20
 
 
 # --- the parts ------------------------------------------------------------------------------------
@@ -199,42 +208,36 @@ def test_any_window(items, monkeypatch, max_bytes, n_workers, sampler):
     for number in range(3):
         if number == 2:
             torch.rand(1)
-        got += [(b["index"].tolist(), b["img"]) for b in ahead.one_pass(more=number < 2)]
+        got += [(b["index"].tolist(), b["features"]) for b in ahead]
     assert generator_states() == state
     assert [index for index, _ in got] == [index for index, _ in expected]
     torch.testing.assert_close([f for _, f in got], [f for _, f in expected])
 
 
-def test_error_in_a_view_loaded_ahead(items, monkeypatch):
-    """It comes with the pass that it belongs to, not before."""
+def test_error_in_a_view(items, monkeypatch):
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     ahead = EncodedAhead(loader(make_cfg(2, 0), items), mean_colour, torch.device("cpu"), 2**20)
-    first = list(ahead.one_pass(more=False))
-    assert len(first) == 5
-    batches = ahead.one_pass(more=True)
-    next(batches)
+    assert len(list(ahead)) == 5
     for item in items:
         Path(item.impath).write_bytes(b"no image")
-    list(batches)
-    with pytest.raises(DataError):  # the pass that began by then, or the one after it
-        for _ in range(2):
-            list(ahead.one_pass(more=True))
+    with pytest.raises(DataError):
+        list(ahead)
 
 
 def test_several_views_of_an_image_stay_images(items):
     cfg = make_cfg()
     cfg.DATALOADER.K_TRANSFORMS = 2
     ahead = EncodedAhead(loader(cfg, items), mean_colour, torch.device("cpu"), 2**20)
-    for batch in ahead.one_pass(more=False):
+    for batch in ahead:
         assert [view.dim() for view in batch["img"]] == [4, 4]
 
 
-def test_generator_states():
+def test_random_state_kept():
     seed_all(7)
     before = generator_states()
-    drawn = [torch.rand(2).tolist(), np.random.rand(2).tolist()]
-    assert generator_states() != before
-    set_generator_states(before)
+    with random_state_kept():
+        drawn = [torch.rand(2).tolist(), np.random.rand(2).tolist()]
+        assert generator_states() != before
     assert generator_states() == before
     assert [torch.rand(2).tolist(), np.random.rand(2).tolist()] == drawn
 
@@ -249,7 +252,7 @@ def test_fixed_views_are_shared(data, tmp_path, history, encoded, n_workers):
     opts = (*FEW, "MODEL.FIXED_VIEWS", "True", "DATALOADER.NUM_WORKERS", n_workers, *cache)
     first = train(history, data, tmp_path / "a", *opts, epoch=2, **METHODS["CoCoOp"])
     n_train, n_test = 20, 15
-    assert sum(encoded) == 2 * n_train + n_test and first[1] == {2}
+    assert sum(encoded) == 2 * n_train + n_test and first[1] == {"features"}
     encoded.clear()
     train(history, data, tmp_path / "b", *opts, epoch=2, **METHODS["CoOp"])
     again = train(history, data, tmp_path / "c", *opts, epoch=2, **METHODS["CoCoOp"])
@@ -262,7 +265,7 @@ def test_fixed_views_are_shared(data, tmp_path, history, encoded, n_workers):
 
 
 def test_fixed_views_differ_by_seed_and_epoch(items):
-    from trainers.fixed_views import FixedViews
+    from features.views import FixedViews
 
     def features(seed: int, epoch: int) -> torch.Tensor:
         views = FixedViews(
@@ -284,5 +287,5 @@ def test_fixed_views_and_a_trainer_that_takes_images(data, tmp_path, history, ca
         pass
 
     opts = (*FEW, "MODEL.FIXED_VIEWS", "True")
-    assert train(history, data, tmp_path, *opts, trainer="Mine", epoch=2)[1] == {4}
+    assert train(history, data, tmp_path, *opts, trainer="Mine", epoch=2)[1] == {"img"}
     assert capsys.readouterr().out.count("Mine takes images") == 1

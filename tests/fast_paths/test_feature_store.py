@@ -15,16 +15,16 @@ import torch
 from torch import nn
 from torchvision import transforms as T
 
-import features
-import trainers.image_features as image_features
+import features.__main__ as command
 from dassl.data import DatasetWrapper, build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.utils.results import read_records
+from features import keys
+from features import store as feature_store
+from features.keys import VIEW_STEPS, file_ids, loader_ids, space_of
+from features.store import FeatureStore, clear, evict, make_id, stored_files
 from tests.data.helpers_loading import make_cfg, make_items
 from tests.runs import ROOT, make_eurosat, run
-from trainers import feature_store
-from trainers.feature_store import FeatureStore, clear, evict, make_id, stored_files
-from trainers.image_features import VIEW_STEPS, file_ids, loader_ids, space_of
 
 CPU = torch.device("cpu")
 COCOOP = {"trainer": "CoCoOp", "recipe": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
@@ -185,8 +185,8 @@ WORKER = """
     import sys, time
     from pathlib import Path
     import numpy as np
-    from trainers import feature_store
-    from trainers.feature_store import FeatureStore, make_id
+    from features import store as feature_store
+    from features.store import FeatureStore, make_id
     feature_store.ROWS_PER_FILE = 4
     def compute(positions):
         for i in positions:
@@ -266,9 +266,9 @@ def test_other_preprocessing_other_ids(items, key, value):
 
 def test_other_library_other_ids(items, monkeypatch):
     before = ids_of(make_cfg(), items)
-    monkeypatch.setattr(image_features.PIL, "__version__", "99.0")
+    monkeypatch.setattr(keys.PIL, "__version__", "99.0")
     pillow = ids_of(make_cfg(), items)
-    monkeypatch.setattr(image_features.torchvision, "__version__", "99.0")
+    monkeypatch.setattr(keys.torchvision, "__version__", "99.0")
     assert len({*before, *pillow, *ids_of(make_cfg(), items)}) == 9
 
 
@@ -329,19 +329,22 @@ def test_space(monkeypatch):
     names.append(space_of(visual, "amp", torch.device("cuda")))
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     names.append(space_of(visual, "amp", CPU))
-    monkeypatch.setattr(image_features, "_code_digest", lambda: "edited")
+    monkeypatch.setattr(keys, "_code_digest", lambda: "edited")
     names.append(space_of(visual, "amp", CPU))
     assert len(set(names)) == len(names) == 7
 
 
 def test_code_of_the_encoder_is_part_of_the_space(monkeypatch):
+    own = set((ROOT / "encoders").rglob("*.py"))
+    assert len(own) > 10 and own < set(keys.code_files())
     digests = set()
-    for source in (None, test_space):
-        image_features._code_digest.cache_clear()
-        if source is not None:
-            monkeypatch.setattr(image_features, "SOURCES", (*image_features.SOURCES, source))
-        digests.add(image_features._code_digest())
-    image_features._code_digest.cache_clear()
+    for more in ([], [Path(__file__)]):
+        keys._code_digest.cache_clear()
+        code = [*keys.code_files(), *more]
+        with monkeypatch.context() as patch:
+            patch.setattr(keys, "code_files", lambda code=code: code)
+            digests.add(keys._code_digest())
+    keys._code_digest.cache_clear()
     assert len(digests) == 2
 
 
@@ -420,11 +423,11 @@ def test_unreadable_test_image_is_named(data, tmp_path):
 
 def test_command(tmp_path, capsys):
     fetch(opened(tmp_path, "space-fp32"), ids(4), Computed())
-    features.main(["status", "--folder", str(tmp_path)])
+    command.main(["status", "--folder", str(tmp_path)])
     out = capsys.readouterr().out
     assert "1 files, 0.0 MiB" in out and "space-fp32" in out
-    features.main(["clear", "--folder", str(tmp_path)])
+    command.main(["clear", "--folder", str(tmp_path)])
     assert "deleted 1 files" in capsys.readouterr().out
     assert not stored_files(tmp_path)
-    features.main(["status", "--folder", str(tmp_path)])
+    command.main(["status", "--folder", str(tmp_path)])
     assert "0 files" in capsys.readouterr().out

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from encoders.image import ImageEncoder
+from encoders.kernels.gemm import BACKENDS
 from tests.golden_recipes import assert_close, golden_clip, image_size, images
-from trainers.frozen_linear import BACKENDS
-from trainers.image_encoder import ImageEncoder
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 

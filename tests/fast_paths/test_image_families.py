@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from encoders import ImageEncoder, normalize
+from encoders.openai import CLIP
 from tests.golden_recipes import FORWARD, assert_close, golden_clip, images
-from trainers.clip_utils import CLIP
-from trainers.image_encoder import ImageEncoder, normalize
 
 # Every family of OpenAI's backbones, few layers: resolution, vision layers, width, patch.
 # Heads are width / 64 (transformers) and width / 2 (ResNets), as there.

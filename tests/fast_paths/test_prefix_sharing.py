@@ -17,11 +17,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks import plain
+from encoders import text
+from encoders.kernels import tree_attention
+from encoders.kernels.frozen_linear import FrozenLinear
+from encoders.kernels.gemm import BACKENDS, default_backend, onednn_works
+from encoders.prompt_tree import PromptTree, learned
+from encoders.text import TextEncoder
 from tests.golden_recipes import assert_close, custom_clip, golden_clip
 from trainers import cocoop, coop
-from trainers.frozen_linear import BACKENDS, FrozenLinear, default_backend
-from trainers.prompt_layout import PromptLayout, learned
-from trainers.text_encoder import TextEncoder
 
 FEATURES = {torch.float64: 1e-12, torch.float32: 2e-5}
 GRADIENTS = {torch.float64: 1e-12, torch.float32: 1e-4}
@@ -96,13 +99,13 @@ def check(encoder: TextEncoder, clip_model: CLIP, sequences: Names, groups: int 
     context = context_for(sequences, groups, width, dtype)
     expected = plain_features(clip_model, context, sequences)
     (expected_grad,) = torch.autograd.grad(weighted_sum(expected), context)
-    layout = PromptLayout(sequences)
-    features = encoder(context, layout)
+    tree = PromptTree(sequences)
+    features = encoder(context, tree)
     (grad,) = torch.autograd.grad(weighted_sum(features), context)
     assert_close(features, expected, FEATURES[dtype], "features")
     assert_close(grad, expected_grad, GRADIENTS[dtype], "gradient")
     with torch.no_grad():
-        assert_close(encoder(context, layout), expected, FEATURES[dtype], "without gradient")
+        assert_close(encoder(context, tree), expected, FEATURES[dtype], "without gradient")
 
 
 KINDS = [("end", False), ("middle", False), ("front", False)]
@@ -163,14 +166,14 @@ def test_random_class_lists(names, n_ctx, kind, groups, chunk):
     check(TextEncoder(clip_model, chunk), clip_model, sequences_of(names, n_ctx, *kind), groups)
 
 
-def test_layout_computes_no_token_twice():
+def test_tree_computes_no_token_twice():
     """4 context vectors, 5 name tokens, and for each class a full stop and an end token."""
     sequences = sequences_of([[11], [11, 12], [11, 13, 14], [12]], 4, "end", False)
-    layout = PromptLayout(sequences)
-    (rows,) = layout.rows(10**6, torch.device("cpu"), torch.float32)
-    assert layout.frozen == [(START,)]
+    tree = PromptTree(sequences)
+    (rows,) = tree.rows(10**6, torch.device("cpu"), torch.float32)
+    assert tree.frozen == [(START,)]
     assert rows.n_rows == 4 + 5 + 4 * 2
-    in_front = PromptLayout(sequences_of([[11], [11, 12]], 4, "front", False))
+    in_front = PromptTree(sequences_of([[11], [11, 12]], 4, "front", False))
     assert in_front.frozen == [(START,), (START, 11), (START, 11, 12)]
 
 
@@ -228,7 +231,7 @@ def test_cocoop(names, batch):
 def encode_some(encoder: TextEncoder, groups: int = 1) -> tuple[Tensor, Tensor]:
     sequences = sequences_of(CLASS_LISTS["ragged"], 4, "end", False)
     context = context_for(sequences, groups, 64, encoder.dtype)
-    return encoder(context, PromptLayout(sequences)), context
+    return encoder(context, PromptTree(sequences)), context
 
 
 def test_folded_weights_follow_the_model():
@@ -272,9 +275,9 @@ def test_memory_kept_for_the_backward_pass():
     """At most 12 times the width for each token and block: no copies per class, no weights."""
     encoder = TextEncoder(small_clip(torch.float32, layers=4))
     sequences = sequences_of([[10 + i % 30, 12, i % 9] for i in range(200)], 16, "end", False)
-    layout = PromptLayout(sequences)
+    tree = PromptTree(sequences)
     context = context_for(sequences, 1, 64, torch.float32)
-    encoder(context, layout)  # folds
+    encoder(context, tree)  # folds
     weights = {p.data_ptr() for p in encoder.parameters()}
     kept: dict[int, int] = {}
 
@@ -284,8 +287,8 @@ def test_memory_kept_for_the_backward_pass():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        encoder(context, layout)
-    (rows,) = layout.rows(10**6, torch.device("cpu"), torch.float32)
+        encoder(context, tree)
+    (rows,) = tree.rows(10**6, torch.device("cpu"), torch.float32)
     assert sum(kept.values()) < 12 * 64 * rows.n_rows * 4
     plain_tokens = 77 * len(sequences)
     assert rows.n_rows < plain_tokens / 20
@@ -335,11 +338,9 @@ def test_choice_of_backend_draws_nothing_and_falls_back(monkeypatch):
     assert default_backend(cpu, torch.float64) == "torch"
     assert default_backend(torch.device("cuda"), torch.float16) == "torch"
     monkeypatch.setitem(BACKENDS, "onednn", lambda weight: torch.ops.mkldnn.no_such_operator)
-    from trainers import frozen_linear
-
-    frozen_linear._faster_on_cpu.cache_clear()
+    onednn_works.cache_clear()
     assert default_backend(cpu, torch.float32) == "torch"
-    frozen_linear._faster_on_cpu.cache_clear()
+    onednn_works.cache_clear()
 
 
 # --- GPU, with CPU twins --------------------------------------------------------------------------
@@ -349,9 +350,7 @@ def test_choice_of_backend_draws_nothing_and_falls_back(monkeypatch):
 @pytest.mark.parametrize(("position", "class_specific"), KINDS)
 def test_fused_attention(monkeypatch, dtype, position, class_specific):
     """The attention that GPUs use, here on the CPU."""
-    from trainers import text_encoder, tile_attention
-
-    monkeypatch.setattr(text_encoder, "attend", tile_attention.fused_attention)
+    monkeypatch.setattr(text, "attend", tree_attention.fused_attention)
     clip_model = small_clip(dtype)
     for names in CLASS_LISTS.values():
         sequences = sequences_of(names, 4, position, class_specific)
@@ -367,7 +366,7 @@ def test_gpu_equals_cpu(dtype, position, class_specific):
     for device in ("cpu", "cuda"):
         clip_model = copy.deepcopy(small_clip(dtype)).to(device)
         context = context_for(sequences, 2, 64, dtype).detach().to(device).requires_grad_()
-        features = TextEncoder(clip_model)(context, PromptLayout(sequences))
+        features = TextEncoder(clip_model)(context, PromptTree(sequences))
         weights = torch.arange(features.numel()).view_as(features).sin().to(device)
         (grad,) = torch.autograd.grad((features * weights).sum(), context)
         results.append((features.cpu(), grad.cpu()))
@@ -383,7 +382,7 @@ def half_precision_error(device: str, dtype: torch.dtype) -> tuple[float, float]
     context = context_for(sequences, 2, 64, torch.float32).detach()
     with torch.no_grad():
         truth = plain_features(exact, context.double(), sequences)
-        ours = TextEncoder(half)(context.to(device), PromptLayout(sequences))
+        ours = TextEncoder(half)(context.to(device), PromptTree(sequences))
         plains = plain_features(half.cpu().float(), context, sequences)  # rounded weights alone
     errors = [(f.cpu().double() - truth).abs().max().item() for f in (ours, plains)]
     return errors[0], truth.abs().max().item()

@@ -24,8 +24,9 @@ from dassl.data import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from tests.data.helpers_loading import make_cfg
-from trainers.feature_store import FeatureStore
-from trainers.image_features import StoredBatches, loader_ids
+from features.store import FeatureStore
+from features.batches import StoredBatches
+from features.keys import loader_ids
 
 def peak():  # not getrusage's, which begins at the peak of the process that started this one
     status = Path("/proc/self/status").read_text()
@@ -47,7 +48,7 @@ for number, batch in enumerate(batches):
     if number == 8:
         before = peak()
     seen += len(batch["label"])
-    features = batch["img"] if stored else encode(batch["img"])
+    features = batch["features"] if stored else encode(batch["img"])
     held.append(batch if hold else None)
 print(seen, peak() - before)
 """

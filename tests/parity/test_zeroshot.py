@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dassl.data.datasets import DATASET_REGISTRY
+from encoders.tokens import tokenize
 from tests.golden_recipes import (
     FORWARD,
     assert_close,
@@ -20,7 +21,6 @@ from tests.golden_recipes import (
     make_cfg,
 )
 from trainers import zsclip
-from trainers.clip_utils import tokenize
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 
 ARRAYS, META = load_npz("zeroshot.npz")

@@ -86,7 +86,7 @@ class Rows:
         return Rows(**moved)
 
 
-class PromptLayout:
+class PromptTree:
     """The tree of a list of prompts.
 
     Args:

@@ -5,7 +5,7 @@ trunk's keys and values are never copied into the tiles, neither forward nor bac
 torch's fused kernel, which wants the copies but never holds a matrix of scores.
 
 Shapes: G groups, T rows, F frozen tokens, D width, H heads, K trunk keys, N tiles of Tq queries and
-Tk keys (see `prompt_layout`). Softmax scale: already in the queries.
+Tk keys (see `prompt_tree`). Softmax scale: already in the queries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from trainers.prompt_layout import Rows, Tiles
+from encoders.prompt_tree import Rows, Tiles
 
 
 def attend(

@@ -1,9 +1,9 @@
 """Images → features by CLIP's frozen image encoder, for which nothing is ever learned.
 
 CLIP's numbers exactly, but for rounding. Vision transformers here, by the frozen layers of
-`frozen_linear`: norms, scales and activations folded, the faster GEMM backend. In the last block
-only the class token has a query, an attention output and an MLP (`pooled_attention`). ResNets:
-`frozen_resnet`. On a CPU a batch goes through in groups that fit the cache.
+`kernels`: norms, scales and activations folded. In the last block only the class token has a query,
+an attention output and an MLP (`kernels.pooled_attention`). ResNets: `resnet`. On a CPU a batch
+goes through in groups that fit the cache.
 
 Shapes: B images, L tokens (class token and patches), D width, E embedding size, H heads.
 """
@@ -14,16 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.frozen_linear import (
-    Folded,
-    FrozenBlock,
-    FrozenLinear,
-    FrozenMLP,
-    fold_norm,
-    norm,
-)
-from trainers.frozen_resnet import FrozenResNet
-from trainers.pooled_attention import PooledAttention
+from encoders.kernels.folding import Folded, fold_norm
+from encoders.kernels.frozen_linear import FrozenLinear, FrozenMLP, norm
+from encoders.kernels.pooled_attention import PooledAttention
+from encoders.resnet import FrozenResNet
+from encoders.tower import FrozenTower
 
 # Images in a group on a CPU. Transformers: the memory of more than 5 is returned each time,
 # and page faults follow. ResNets: 16 were fastest.
@@ -38,7 +33,7 @@ class ImageEncoder:
 
     Args:
         visual: clip's VisionTransformer or ModifiedResNet; anything else runs as it is.
-        backend: who multiplies, a key of `frozen_linear.BACKENDS`; None: the faster one.
+        backend: who multiplies, a key of `gemm.BACKENDS`; None: the default.
     """
 
     def __init__(self, visual: nn.Module, backend: str | None = None) -> None:
@@ -48,8 +43,10 @@ class ImageEncoder:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, E), not normalized."""
+        """Images (B, 3, H, W) of any floating type → (B, E), not normalized."""
         self.images += len(image)
+        if hasattr(self.visual, "conv1"):
+            image = image.to(self.visual.conv1.weight.dtype)
         if not _is_frozen_kind(self.visual):
             return self.visual(image)
         weights = [*self.visual.parameters(), *self.visual.buffers()]
@@ -58,8 +55,8 @@ class ImageEncoder:
         with torch.autocast(image.device.type, enabled=False):
             return torch.cat([tower.run(group) for group in groups])
 
-    def _fold(self, dtype: torch.dtype, backend: str) -> _Tower | _ResNet:
-        kind = _Tower if hasattr(self.visual, "class_embedding") else _ResNet
+    def _fold(self, dtype: torch.dtype, backend: str) -> _VisionTransformer | _ResNet:
+        kind = _VisionTransformer if hasattr(self.visual, "class_embedding") else _ResNet
         return kind(self.visual, dtype, backend)
 
 
@@ -70,12 +67,6 @@ def _is_frozen_kind(visual: nn.Module) -> bool:
     return hasattr(visual, "attnpool") and not any(norm.training for norm in norms)
 
 
-def normalize(features: Tensor) -> Tensor:
-    """Scales the last dimension to length 1, in float32 at least."""
-    features = features if features.dtype == torch.float64 else features.float()
-    return features / features.norm(dim=-1, keepdim=True)
-
-
 class _ResNet(FrozenResNet):
     cpu_images = CPU_IMAGES_RESNET
 
@@ -83,32 +74,25 @@ class _ResNet(FrozenResNet):
         super().__init__(visual, dtype)  # its products are convolutions
 
 
-class _Tower:
-    """A vision transformer with folded weights."""
-
+class _VisionTransformer(FrozenTower):
     cpu_images = CPU_IMAGES
 
     def __init__(self, visual: nn.Module, dtype: torch.dtype, backend: str) -> None:
-        blocks = visual.transformer.resblocks
-        self.heads = blocks[0].attn.num_heads
+        stream = visual.conv1.weight.dtype
+        super().__init__(visual.transformer, visual.ln_post, visual.proj, stream, dtype, backend)
         self.patch = visual.conv1.kernel_size[0]
-        self.stream = visual.conv1.weight.dtype
-        self.first = visual.class_embedding.detach().to(self.stream)  # (D,)
-        self.positions = visual.positional_embedding.detach().to(self.stream)  # (L, D)
+        self.first = visual.class_embedding.detach().to(stream)  # (D,)
+        self.positions = visual.positional_embedding.detach().to(stream)  # (L, D)
         self.norm = visual.ln_pre
         # A convolution whose kernel is as large as its stride is a product.
         self.embed = FrozenLinear(visual.conv1.weight.flatten(1), None, dtype, backend)
-        *blocks, last = blocks
-        self.blocks = [FrozenBlock(block, dtype, backend) for block in blocks]
+        last = visual.transformer.resblocks[-1]
         self.last_norm, self.last_mlp = last.ln_1.eps, FrozenMLP.of(last, dtype, backend)
         attn = last.attn
         weight, bias = fold_norm(last.ln_1, attn.in_proj_weight, attn.in_proj_bias)
         projections = list(zip(weight.chunk(3), bias.chunk(3)))  # of queries, keys and values
         out = (attn.out_proj.weight, attn.out_proj.bias)
         self.last_attention = PooledAttention(projections, out, self.heads, dtype)
-        weight, bias = fold_norm(visual.ln_post, visual.proj.t(), None)
-        self.head = FrozenLinear(weight, bias, dtype, backend)
-        self.eps = visual.ln_post.eps
 
     def run(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, E)"""
@@ -117,7 +101,7 @@ class _Tower:
             x = block.mlp(x + block.out(self._attend(block.qkv(block.norm(x)))))
         normed = norm(x, self.last_norm)
         x = x[:, 0] + self.last_attention(normed[:, 0], normed)  # (B, D), the class token's
-        return self.head(norm(self.last_mlp(x), self.eps))  # (B, E)
+        return self.project(self.last_mlp(x))  # (B, E)
 
     def _tokens(self, image: Tensor) -> Tensor:
         batch, channels, height, width = image.shape

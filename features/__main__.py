@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from dassl.utils.cli import run_cli
-from trainers.feature_store import clear, default_folder, stored_files
+from features.store import clear, default_folder, stored_files
 
 
 def status(folder: Path) -> None:

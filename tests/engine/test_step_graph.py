@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.step_graph import CHECKS, StepGraph, largest_difference
+from dassl.engine.step_graph import CHECKS, StepGraph, largest_difference
 
 
 class FakeGraph:

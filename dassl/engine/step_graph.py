@@ -29,9 +29,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from yacs.config import CfgNode
-
-from dassl.config import mark_not_determining
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +42,6 @@ Passes = Callable[
     [Tensor, Tensor], tuple[Tensor, Tensor]
 ]  # inputs, labels → loss (), logits (B, C)
 Results = list[Tensor | None]
-
-
-def extend_cfg(cfg: CfgNode) -> None:
-    # On a GPU, replay steps as a CUDA graph where a trainer allows it; plain steps otherwise.
-    cfg.MODEL.CUDA_GRAPH = True
-    mark_not_determining(cfg, "MODEL.CUDA_GRAPH")
 
 
 class Graph(Protocol):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers import tiny_clip
-from trainers.tiny_clip import ASSET, load_tiny_state_dict
+from encoders import tiny as tiny_clip
+from encoders.tiny import ASSET, load_tiny_state_dict
 
 clip = pytest.importorskip("clip")
 

@@ -16,18 +16,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dassl.config import Config
 from dassl.utils import ConfigError
 from dassl.utils.results import read_records
+from encoders import shared as shared_clip
+from encoders.image import ImageEncoder
+from encoders.openai import CLIP
+from encoders.text import TextEncoder
 from sweep.execute import Job, execute
 from sweep.run import Run, evaluation_of
 from tests.golden_recipes import fed_by, make_cfg, model_state_dict
 from tests.runs import ROOT, make_eurosat, run
-from trainers import frozen_linear, shared_clip
-from trainers.clip_utils import CLIP, load_clip, load_clip_to_cpu
+from trainers.clip_trainer import backbone_of, frozen_clip, load_clip, load_clip_to_cpu
 from trainers.coop import CoOp
-from trainers.image_encoder import ImageEncoder
-from trainers.shared_clip import load_frozen_clip
-from trainers.text_encoder import TextEncoder
 from trainers.zsclip import ZeroshotCLIP
 
 CPU = torch.device("cpu")
@@ -62,7 +63,7 @@ class Counts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loaded = self.text = self.image = 0
         for owner, name, what in (
-            (shared_clip, "load_clip", "loaded"),
+            (shared_clip, "load_model", "loaded"),
             (TextEncoder, "_fold", "text"),
             (ImageEncoder, "_fold", "image"),
         ):
@@ -79,9 +80,8 @@ class Counts:
         return self.loaded, self.text, self.image
 
 
-def one_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which library multiplies is measured, once a process; here processes are compared."""
-    monkeypatch.setattr(frozen_linear, "default_backend", lambda device, dtype: "torch")
+def load_frozen_clip(cfg: Config, precision: str, device: torch.device) -> CLIP:
+    return shared_clip.load_frozen_clip(backbone_of(cfg), precision, device)
 
 
 def do(name: str, data: Path, output: Path) -> dict[str, Tensor]:
@@ -140,14 +140,12 @@ def test_the_first_run_and_later_ones_give_the_same_numbers(data, tmp_path, monk
     assert not torch.equal(warm["coop1"]["ctx"], warm["coop2"]["ctx"])
 
 
-def test_a_process_of_its_own_gives_the_same_numbers(data, tmp_path, monkeypatch):
-    one_backend(monkeypatch)
+def test_a_process_of_its_own_gives_the_same_numbers(data, tmp_path):
     for name in ("coop1", "coop2"):
         warm = do(name, data, tmp_path / name)
     code = (
-        "import json, sys, torch; torch.set_num_threads(1); import trainers.frozen_linear as f; "
-        "f.default_backend = lambda device, dtype: 'torch'; from pathlib import Path; "
-        "from tests.trainers.test_shared_clip import do; "
+        "import json, sys, torch; torch.set_num_threads(1); from pathlib import Path; "
+        "from tests.encoders.test_shared import do; "
         "do('coop2', *map(Path, json.loads(sys.argv[1])))"
     )
     paths = json.dumps([str(data), str(tmp_path / "fresh")])
@@ -169,16 +167,6 @@ def test_the_generator_is_left_as_loading_leaves_it(model):
         torch.set_rng_state(before)
         load_clip(cfg, "fp32")
         assert torch.equal(skipped, torch.get_rng_state())
-
-
-def test_a_model_whose_draws_cannot_be_counted_is_not_kept(tmp_path, monkeypatch):
-    def load(*args: Any) -> CLIP:
-        torch.randn(3)  # fewer than a group: torch makes these one by one
-        return load_clip(*args)
-
-    cfg = golden(tmp_path)
-    monkeypatch.setattr(shared_clip, "load_clip", load)
-    assert load_frozen_clip(cfg, "fp32", CPU) is not load_frozen_clip(cfg, "fp32", CPU)
 
 
 def test_what_belongs_to_the_classes_of_a_run_goes_with_it(data, tmp_path):
@@ -236,9 +224,12 @@ def test_a_changed_file_is_read_again(tmp_path, how):
 
 
 def test_the_image_size_is_checked_each_time(tmp_path):
-    load_frozen_clip(golden(tmp_path), "fp32", CPU)
+    build = fed_by(ZeroshotCLIP, ["cat", "dog"], template="a photo of a {}.")
+    shared = frozen_clip(image_features=True)(build)
+    shared(golden(tmp_path))
+    assert shared_clip._kept is not None
     with pytest.raises(ConfigError, match=r"INPUT.SIZE is \(64, 64\)"):
-        load_frozen_clip(golden(tmp_path, **{"INPUT.SIZE": (64, 64)}), "fp32", CPU)
+        shared(golden(tmp_path, **{"INPUT.SIZE": (64, 64)}))
 
 
 # --- nobody spoils it -----------------------------------------------------------------------------
@@ -298,8 +289,9 @@ def test_only_those_who_say_so_get_it(tmp_path):
     trainer = fed_by(ZeroshotCLIP, ["cat", "dog"])(cfg)
     assert trainer.clip_model is not kept
 
+    @frozen_clip(image_features=True)
     class Reads(fed_by(ZeroshotCLIP, ["cat", "dog"])):
-        shares_clip = True
+        pass
 
     assert Reads(cfg).clip_model is kept is load_frozen_clip(cfg, "fp32", CPU)
     assert kept.visual.proj.abs().sum() > 0

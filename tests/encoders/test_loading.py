@@ -20,9 +20,11 @@ from torch import Tensor
 import dassl.utils.download
 from dassl.utils import CheckpointError, ConfigError
 from dassl.utils.download import DownloadError
+from encoders import openai
+from encoders.openai import CLIP
+from encoders.tokens import tokenize
 from tests.golden_recipes import CreatesFile, golden_clip, images, make_cfg, model_state_dict
-from trainers import clip_utils
-from trainers.clip_utils import CLIP, load_clip, load_clip_to_cpu, tokenize
+from trainers.clip_trainer import load_clip, load_clip_to_cpu
 
 TOKENS = tokenize(["a photo of a cat.", "a photo of a snow leopard."])
 EXTRA = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}  # in OpenAI's archives
@@ -242,7 +244,7 @@ def server(tmp_path, monkeypatch) -> Iterator[http.server.HTTPServer]:
 
 def set_address(monkeypatch: pytest.MonkeyPatch, port: int, sha256: str) -> None:
     url = f"http://127.0.0.1:{port}/{sha256}/ViT-B-32.pt"
-    monkeypatch.setitem(clip_utils.MODEL_URLS, NAME, url)
+    monkeypatch.setitem(openai.MODEL_URLS, NAME, url)
 
 
 def load_by_name() -> CLIP:

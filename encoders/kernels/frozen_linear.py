@@ -6,108 +6,25 @@ Frozen weights allow what `nn.Linear` cannot do:
   go into the projection behind it, the softmax scale into the queries' projection, and the 1.702
   of QuickGELU into the two layers around it, as u * sigmoid(1.702 u) = silu(1.702 u) / 1.702.
 - The backward pass is one product, with the transposed weight, and keeps no input.
-- Weights can be laid out for the processor beforehand. Which library multiplies faster depends on
-  the processor, so two are timed against each other at first use (`default_backend`).
+- Weights are laid out for the processor beforehand (`gemm`).
 
 Shapes: R rows (of any tokens), D width. Rows may have leading dimensions.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from encoders.kernels.folding import fold_norm
+from encoders.kernels.gemm import BACKENDS
+
 QUICK_GELU = 1.702  # CLIP's activation is u * sigmoid(1.702 u)
 CPU_ROWS = 768  # at most so many rows of an MLP at a time on a CPU: the hidden layer fits the cache
-
-T = TypeVar("T")
-
-
-# --- GEMM backends --------------------------------------------------------------------------------
-
-
-class TorchProduct:
-    """x → x W^T by torch's own choice of library."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight  # (out, in)
-
-    def __call__(self, x: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
-        out = F.linear(x, self.weight, bias)
-        return F.silu(out, inplace=True) if silu else out
-
-    def dense(self) -> Tensor:
-        return self.weight
-
-
-class OneDnnProduct:
-    """x → x W^T by oneDNN, with the weight in oneDNN's own layout.
-
-    The operator is one of torch's private ones (torch's compiler emits it on CPUs), so nothing
-    may rely on it: `default_backend` tries it and falls back to `TorchProduct`.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        ops = torch.ops.mkldnn
-        self.linear = ops._linear_pointwise
-        self.weight = ops._reorder_linear_weight(weight.contiguous())
-
-    def __call__(self, x: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
-        if x.numel() == 0:
-            return x.new_empty(*x.shape[:-1], self.weight.shape[0])
-        # oneDNN's "swish" has no constant here: it is silu
-        return self.linear(x, self.weight, bias, "swish" if silu else "none", [], "")
-
-    def dense(self) -> Tensor:
-        return self.weight.to_dense()
-
-
-BACKENDS = {"torch": TorchProduct, "onednn": OneDnnProduct}
-
-
-def default_backend(device: torch.device, dtype: torch.dtype) -> str:
-    """Returns the name of the faster backend, measured once per process and number of threads."""
-    if device.type != "cpu" or dtype != torch.float32:
-        return "torch"
-    return _faster_on_cpu(torch.get_num_threads())
-
-
-@cache
-def _faster_on_cpu(threads: int) -> str:
-    """Times both on one MLP layer (256 rows of width 512): takes some ten milliseconds."""
-    generator = torch.Generator().manual_seed(0)  # torch's global stream must not move
-    x = torch.randn(256, 512, generator=generator)
-    weight = torch.randn(2048, 512, generator=generator)
-    try:
-        if not torch.backends.mkldnn.is_available():
-            return "torch"
-        products = {name: backend(weight) for name, backend in BACKENDS.items()}
-        results = {name: product(x, silu=True) for name, product in products.items()}  # warm up
-        dense = products["onednn"].dense()
-        if not (
-            torch.allclose(results["onednn"], results["torch"], rtol=1e-4, atol=1e-3)
-            and torch.equal(dense, weight)
-        ):
-            return "torch"
-    except (AttributeError, RuntimeError, TypeError):  # another torch: no such operator
-        return "torch"
-    best = dict.fromkeys(BACKENDS, float("inf"))
-    for _ in range(8):  # alternating, and the best of each: other programs disturb both alike
-        for name, product in products.items():
-            start = time.perf_counter()
-            product(x)
-            best[name] = min(best[name], time.perf_counter() - start)
-    return "onednn" if best["onednn"] < 0.95 * best["torch"] else "torch"
-
-
-# --- layers ---------------------------------------------------------------------------------------
 
 
 class FrozenLinear:
@@ -248,98 +165,6 @@ class FrozenBlock:
 
     def norm(self, x: Tensor) -> Tensor:
         return norm(x, self.eps)
-
-
-class Seal:
-    """Tells whether tensors are still those that they were, and nobody has written to them.
-
-    It keeps their memory alive, so that no other tensor can come to lie at the same address. What
-    is written past autograd (`weight.data.add_()`) it does not see.
-    """
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._tensors = [tensor.detach() for tensor in tensors]
-        self._state = _state(self._tensors)
-
-    def holds(self, tensors: Iterable[Tensor]) -> bool:
-        return _state(tensors) == self._state
-
-
-def _state(tensors: Iterable[Tensor]) -> list[tuple]:
-    return [(t.data_ptr(), t._version, t.dtype, t.device) for t in tensors]
-
-
-class Folded(Generic[T]):
-    """Keeps what was folded from weights; folds anew when they, or the precision, have changed.
-
-    Args:
-        backend: a key of BACKENDS; None: the faster one.
-    """
-
-    def __init__(self, backend: str | None = None) -> None:
-        self.backend = backend
-        self._value: tuple[tuple, Seal, T] | None = None
-
-    @classmethod
-    def beside(cls, module: nn.Module, backend: str | None) -> Folded:
-        """Returns what is folded from a module's weights, the same for all who ask.
-
-        One who wants a certain backend gets it alone.
-        """
-        return cls(backend) if backend else vars(module).setdefault("_folded", cls())
-
-    def get(
-        self,
-        weights: Iterable[Tensor],
-        dtype: torch.dtype,
-        fold: Callable[[torch.dtype, str], T],
-    ) -> T:
-        """Returns what `fold` made of the weights.
-
-        Args:
-            weights: all that is folded.
-            dtype: theirs; autocast overrides it.
-            fold: called with the dtype of the products and a key of BACKENDS.
-        """
-        weights = list(weights)
-        device = weights[0].device
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        how = (dtype, self.backend or default_backend(device, dtype))
-        if self._value is None or self._value[0] != how or not self._value[1].holds(weights):
-            self._value = None  # frees memory before more is taken
-            with torch.no_grad():
-                self._value = (how, Seal(weights), fold(*how))
-        return self._value[2]
-
-    @property
-    def value(self) -> T | None:
-        """What was folded last."""
-        return None if self._value is None else self._value[2]
-
-    def __deepcopy__(self, memo: dict) -> Folded[T]:  # oneDNN's weights cannot be copied
-        return Folded(self.backend)
-
-    def __reduce__(self) -> tuple:
-        return Folded, (self.backend,)
-
-
-def fold_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Folds a norm's scale and shift into the projection behind it.
-
-    Args:
-        norm: applied before the projection.
-        weight: (out, in).
-        bias: (out,) or None.
-
-    Returns:
-        Weight and bias for an input that was only normalized, float64.
-    """
-    weight = weight.detach().double()
-    shift = weight @ norm.bias.detach().double()
-    if bias is not None:
-        shift = shift + bias.detach().double()
-    return weight * norm.weight.detach().double(), shift
 
 
 def norm(x: Tensor, eps: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 A frozen encoder gives the same feature for the same image whoever asks. Each row is filed under an
 id of 16 bytes which says what it is the feature of; the folder it lies in, the *space*, says what
-it was computed by (`trainers.image_features` makes both). Whatever changes gives another id or
+it was computed by (`features.keys` makes both). Whatever changes gives another id or
 another space, so nothing here is ever out of date, only unused; what was unused for longest goes
 first when the bound is reached.
 
@@ -19,22 +19,21 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from dassl.utils.files import user_cache_home, write_atomically
+from dassl.utils.locks import file_lock
+from dassl.utils.logger import get_logger
 
-try:
-    import fcntl
-except ImportError:  # Windows: processes do not wait for each other, and may compute rows twice
-    fcntl = None
+logger = get_logger(__name__)
 
 ID_BYTES = 16
 ROWS_PER_FILE = 1024  # written as soon as there are so many
 LOCKS = 64  # lock files of a space; lists of ids share them by chance
+WAITING = "Waiting for another process, which encodes images that are wanted here as well"
 ABANDONED = 24 * 3600  # seconds after which an unfinished file counts as left by a kill
 
 Compute = Callable[[list[int]], Iterator[np.ndarray]]
@@ -136,7 +135,7 @@ class FeatureStore:
 
     def _drop(self, part: _Part) -> None:
         if part.path.exists():  # else another process threw it out
-            print(f"Note: {part.path} is damaged; what it held is computed again")
+            logger.warning(f"Note: {part.path} is damaged; what it held is computed again")
         self._parts[part.path.name] = None
         self._index = {id_: place for id_, place in self._index.items() if place[0] is not part}
         _unlink(part.path)
@@ -154,24 +153,25 @@ class FeatureStore:
             evict(self.folder, self.max_bytes)
         except OSError as error:
             self._failed = True  # said once
-            print(f"Note: features are not kept: {self.space}: {error.strerror or error}")
+            logger.warning(f"Note: features are not kept: {self.space}: {error.strerror or error}")
 
     @contextmanager
     def _lock(self, ids: list[bytes]) -> Iterator[None]:
         """Waits until no other process computes the same list."""
         number = int.from_bytes(make_id(ids), "big") % LOCKS
         path = self.space / f"lock-{number:02}"
-        file = None if path in _held else _open_lock(path)
-        if file is None:  # ours already (a pass that never ended), or there are no locks here
+        if path in _held:  # a pass that never ended
             yield
             return
-        _held.add(path)
-        try:
-            yield
-        finally:
-            _held.discard(path)
-            fcntl.flock(file, fcntl.LOCK_UN)  # worker processes have copies of the file
-            file.close()
+        with ExitStack() as stack:
+            # Without locks, or where nothing can be written, processes may compute rows twice.
+            with suppress(OSError, NotImplementedError):
+                stack.enter_context(file_lock(path, WAITING))
+            _held.add(path)
+            try:
+                yield
+            finally:
+                _held.discard(path)
 
 
 class _Part:
@@ -205,7 +205,7 @@ def _open_part(path: Path) -> _Part | None:
         features = np.memmap(path, dtype, "r", offset, shape)
     except (OSError, ValueError, EOFError) as error:
         if not isinstance(error, FileNotFoundError):
-            print(f"Note: {path} is damaged; what it held is computed again")
+            logger.warning(f"Note: {path} is damaged; what it held is computed again")
             _unlink(path)
         return None
     return _Part(path, [row.tobytes() for row in ids], features)
@@ -220,23 +220,6 @@ def _gather(
             for place in places[start : start + size]
         ]
         yield np.stack(rows)  # (size, E)
-
-
-def _open_lock(path: Path) -> BinaryIO | None:
-    """Returns the locked file; None where there are no locks."""
-    if fcntl is None:
-        return None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("Waiting for another process, which encodes images that are wanted here as well")
-            fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks, or one that cannot be written
-        return None
-    return file
 
 
 # --- housekeeping ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -22,18 +22,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dassl.data import DatasetWrapper
+from dassl.data.datasets import Datum
 from dassl.data.workers import Loader
-from trainers.encode_ahead import (
-    ENCODED_AT_ONCE,
-    Encode,
-    generator_states,
-    set_generator_states,
-)
-from trainers.feature_store import FeatureStore, make_id
+from dassl.utils.random_state import random_state_kept
+from features.ahead import ENCODED_AT_ONCE, Encode
+from features.store import FeatureStore, make_id
 
 
 class FixedViews:
-    """A training loader's batches, with features of fixed views in place of images.
+    """A training loader's batches, with "features" of fixed views in place of "img".
 
     Args:
         loader: of the plain path; gives the order and the images.
@@ -71,35 +68,37 @@ class FixedViews:
         items = self.loader.dataset.data_source
         features = self._features(epoch)  # (N, E)
         for indices in islice(self.loader.batch_sampler, len(self.loader)):
-            rows = torch.tensor(indices)
-            yield {
-                "img": features[rows.to(self.device, non_blocking=True)],  # (B, E)
-                "label": torch.tensor([items[i].label for i in indices]),
-                "domain": torch.tensor([items[i].domain for i in indices]),
-                "impath": [items[i].impath for i in indices],
-                "index": rows,
-            }
+            rows = torch.tensor(indices, device=self.device)
+            yield {"features": features[rows], **labels_of(items, indices)}
 
     def _features(self, epoch: int) -> Tensor:
         def compute(positions: list[int]) -> Iterator[np.ndarray]:
             return self._compute(epoch, positions)
 
         n = len(self.loader.dataset)
-        states = generator_states()
-        try:
+        with random_state_kept():
             if self.store is None:
                 rows = list(compute(list(range(n))))
             else:
                 ids = [make_id(id_, "view", self.seed, epoch, i) for i, id_ in enumerate(self.ids)]
                 rows = list(self.store.stream(ids, compute, n))
-        finally:
-            set_generator_states(states)
         return torch.from_numpy(np.concatenate(rows)).to(self.device)
 
     def _compute(self, epoch: int, positions: list[int]) -> Iterator[np.ndarray]:
         self.wanted.indices = [(epoch, i) for i in positions]
         for batch in self.views:
             yield self.encode(batch["img"].to(self.device, non_blocking=True)).cpu().numpy()
+
+
+def labels_of(items: Sequence[Datum], indices: Sequence[int]) -> dict[str, Any]:
+    """Returns what a loader's batch says of items beside their images."""
+    some = [items[i] for i in indices]
+    return {
+        "label": torch.tensor([item.label for item in some]),
+        "domain": torch.tensor([item.domain for item in some]),
+        "impath": [item.impath for item in some],
+        "index": torch.tensor(list(indices)),
+    }
 
 
 class _Wanted(Sampler):
@@ -130,5 +129,5 @@ class _SeededViews(Dataset):
         seed = int.from_bytes(digest[:8], "big") >> 1
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.random.default_generator.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)  # a GPU's generators stay as they are
         return {"img": self.dataset[index[1]]["img"]}

@@ -5,7 +5,7 @@ CLIP's numbers exactly, but for rounding:
 - A batch norm that is not trained is a scale and a shift: both fold into the convolution before it,
   in float64.
 - Images lie in memory channels last, as the libraries behind convolutions like them best.
-- The attention pooling has one query: see `pooled_attention`.
+- The attention pooling has one query: see `kernels.pooled_attention`.
 
 Shapes: B images, C channels, H x W positions, N = HW + 1 positions with the mean, D width of the
 last layer, E embedding size.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.pooled_attention import PooledAttention
+from encoders.kernels.pooled_attention import PooledAttention
 
 
 class FrozenConv:

@@ -1,7 +1,7 @@
 """Prompts → text features: CLIP's frozen text tower, computing only what is needed.
 
 Of the 77 positions of each prompt, most do not matter, and of the rest most are the same for all
-classes. `prompt_layout` says which tokens are needed and which see each other; here they go
+classes. `prompt_tree` says which tokens are needed and which see each other; here they go
 through the tower, all prompts together:
 
     context vectors ──┐
@@ -13,11 +13,11 @@ through the tower, all prompts together:
 - One prompt beginning, one computation: the start token's keys and values once for ever, the
   context's once a step (CoOp) or once an image (CoCoOp), also a word that several names begin with.
 - No padding: a layer's products run over one list of rows. Attention runs in tiles of whole
-  branches (`tile_attention`).
+  branches (`kernels.tree_attention`).
 - In the last block only end tokens have a query, an attention output and an MLP.
 - Constant tokens enter the first block with queries, keys and values computed once.
 - Norms, scales and activations fold into the frozen weights, and the backward pass computes no
-  weight gradient (`frozen_linear`).
+  weight gradient (`kernels.frozen_linear`).
 - Where memory is short, images x classes go through in chunks, which the backward pass recomputes.
 
 All this is exact: numbers differ from the plain tower's by rounding alone.
@@ -34,24 +34,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from yacs.config import CfgNode
 
-from dassl.config import mark_not_determining
-from trainers.clip_utils import CLIP
-from trainers.frozen_linear import Folded, FrozenBlock, FrozenLinear, fold_norm, norm
-from trainers.prompt_layout import PromptLayout, Rows, learned
-from trainers.tile_attention import attend
+from encoders.kernels.folding import Folded
+from encoders.kernels.frozen_linear import FrozenBlock
+from encoders.kernels.tree_attention import attend
+from encoders.openai import CLIP
+from encoders.prompt_tree import PromptTree, Rows, learned
+from encoders.tower import FrozenTower
 
 # Share of the free memory that a chunk may take. Chunks change results by rounding alone.
 MEMORY_SHARE = 0.5
 # Rows at a time where no gradient is needed. On a CPU 1,024 fit the cache: 10% faster than 4,096.
 INFERENCE_ROWS = {"cpu": 1024, "cuda": 65536}
-
-
-def extend_cfg(cfg: CfgNode) -> None:
-    # Tokens that the text encoder takes at a time; 0: as many as half of the free memory holds.
-    cfg.MODEL.TEXT_CHUNK = 0
-    mark_not_determining(cfg, "MODEL.TEXT_CHUNK")
 
 
 class TextEncoder(nn.Module):
@@ -60,7 +54,7 @@ class TextEncoder(nn.Module):
     Args:
         clip_model: gives the transformer, positions, final norm and projection.
         chunk: tokens encoded at a time, 0: as memory allows. Bounds memory, changes no number.
-        backend: who multiplies, a key of `frozen_linear.BACKENDS`; None: the faster one.
+        backend: who multiplies, a key of `gemm.BACKENDS`; None: the default.
     """
 
     def __init__(self, clip_model: CLIP, chunk: int = 0, backend: str | None = None) -> None:
@@ -78,23 +72,23 @@ class TextEncoder(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.text_projection.dtype
 
-    def forward(self, context: Tensor, layout: PromptLayout | Tensor) -> Tensor:
-        """Encodes the prompts of a layout with the given context vectors.
+    def forward(self, context: Tensor, tree: PromptTree | Tensor) -> Tensor:
+        """Encodes the prompts of a tree with the given context vectors.
 
         Args:
-            context: (G, V, D) learned vectors, without positions; V as the layout says.
-            layout: C prompts. Or, for prompts of any making: `context` is then (N, L, D), their
+            context: (G, V, D) learned vectors, without positions; V as the tree says.
+            tree: C prompts. Or, for prompts of any making: `context` is then (N, L, D), their
                 embeddings, and this (N,), the position of each end token, or (N, 77), token ids.
 
         Returns:
             (G, C, E) features, not normalized, or (N, E). Gradients reach `context`.
         """
-        if isinstance(layout, Tensor):
-            return self._encode_embeddings(context, layout)
+        if isinstance(tree, Tensor):
+            return self._encode_embeddings(context, tree)
         tower = self.folded.get(self.parameters(), self.dtype, self._fold)
         grad = torch.is_grad_enabled() and context.requires_grad
         limit = self.chunk or self._free_rows(tower, grad)
-        rows = layout.rows(limit, context.device, tower.dtype)
+        rows = tree.rows(limit, context.device, tower.dtype)
         groups = max(1, limit // rows[0].n_rows)  # in a chunk
         chunks = context.split(groups)
         recompute = grad and len(chunks) * len(rows) > 1
@@ -103,15 +97,15 @@ class TextEncoder(nn.Module):
             if recompute:
                 # No random state to keep: nothing is drawn, and a graph cannot read it.
                 return checkpoint(
-                    tower.run, part, some, layout, use_reentrant=False, preserve_rng_state=False
+                    tower.run, part, some, tree, use_reentrant=False, preserve_rng_state=False
                 )
-            return tower.run(part, some, layout)
+            return tower.run(part, some, tree)
 
         # The dtype is decided here and nowhere else: autocast would cast products a second time.
         with torch.autocast(context.device.type, enabled=False):
             features = [torch.cat([run(part, some) for some in rows], dim=1) for part in chunks]
             features = torch.cat(features)  # (G, unique prompts, E)
-        return features.index_select(1, layout.order_on(features.device))
+        return features.index_select(1, tree.order_on(features.device))
 
     def _encode_embeddings(self, prompts: Tensor, eot: Tensor) -> Tensor:
         if eot.dim() == 2:
@@ -119,8 +113,8 @@ class TextEncoder(nn.Module):
         n, length, width = prompts.shape
         starts = range(0, n * length, length)
         ids = [range(start, start + end + 1) for start, end in zip(starts, eot.tolist())]
-        layout = PromptLayout([[learned(i) for i in row] for row in ids])
-        return self(prompts.reshape(1, n * length, width), layout)[0]
+        tree = PromptTree([[learned(i) for i in row] for row in ids])
+        return self(prompts.reshape(1, n * length, width), tree)[0]
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Encodes token ids (N, 77) without gradients: (N, E) features, not normalized."""
@@ -128,12 +122,12 @@ class TextEncoder(nn.Module):
         sequences = [row[: end + 1] for row, end in zip(tokens.tolist(), ends)]
         with torch.no_grad():
             nothing = self.positional_embedding.new_empty(1, 0, self.ln_final.weight.shape[0])
-            return self(nothing, PromptLayout(sequences, freeze=False))[0]
+            return self(nothing, PromptTree(sequences, freeze=False))[0]
 
-    def _fold(self, dtype: torch.dtype, backend: str) -> _Tower:
-        return _Tower(self, dtype, backend)
+    def _fold(self, dtype: torch.dtype, backend: str) -> _TextTower:
+        return _TextTower(self, dtype, backend)
 
-    def _free_rows(self, tower: _Tower, grad: bool) -> int:
+    def _free_rows(self, tower: _TextTower, grad: bool) -> int:
         """Returns how many rows memory holds, asked once: chunks must not change on the way."""
         key = (tower.positions.device, tower.stream, grad)
         if key not in self._limits:
@@ -149,40 +143,35 @@ class _Constants:
         self.first: WeakKeyDictionary[Rows, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
 
-class _Tower:
+class _TextTower(FrozenTower):
     """The text tower with folded weights.
 
     Args:
         encoder: gives the weights.
         dtype: of the products. The residual stream has the precision of CLIP's weights.
-        backend: a key of `frozen_linear.BACKENDS`.
+        backend: a key of `gemm.BACKENDS`.
     """
 
     def __init__(self, encoder: TextEncoder, dtype: torch.dtype, backend: str) -> None:
-        blocks = encoder.transformer.resblocks
-        self.dtype, self.stream = dtype, encoder.dtype
-        self.heads = blocks[0].attn.num_heads
+        transformer, projection = encoder.transformer, encoder.text_projection
+        super().__init__(transformer, encoder.ln_final, projection, encoder.dtype, dtype, backend)
+        last = transformer.resblocks[-1]
+        self.blocks.append(FrozenBlock(last, dtype, backend, split_query=True))
         self.tokens = encoder.token_embedding.weight.detach()
         self.positions = encoder.positional_embedding.detach()
-        self.blocks = [
-            FrozenBlock(block, dtype, backend, split_query=block is blocks[-1]) for block in blocks
-        ]
-        weight, bias = fold_norm(encoder.ln_final, encoder.text_projection.t(), None)
-        self.head = FrozenLinear(weight, bias, dtype, backend)
-        self.eps = encoder.ln_final.eps
-        self.constants: WeakKeyDictionary[PromptLayout, _Constants] = WeakKeyDictionary()
+        self.constants: WeakKeyDictionary[PromptTree, _Constants] = WeakKeyDictionary()
 
-    def run(self, context: Tensor, rows: Rows, layout: PromptLayout) -> Tensor:
+    def run(self, context: Tensor, rows: Rows, tree: PromptTree) -> Tensor:
         """(G, V, D) context → (G, prompts in `rows`, E)."""
-        groups, frozen = len(context), self._constants(layout).frozen
+        groups, frozen = len(context), self._constants(tree).frozen
         x = context.index_select(1, rows.vector) + self.positions[rows.vector_position]
         x = x.to(self.stream)  # (G, rows of learned vectors, D)
         qkv = self._enter(x)
-        first_x, first_qkv = self._first(rows, layout)  # (other rows, D), (other rows, 3 D)
+        first_x, first_qkv = self._first(rows, tree)  # (other rows, D), (other rows, 3 D)
         x = torch.cat([x, first_x.expand(groups, -1, -1)], dim=1)  # (G, T, D)
         qkv = torch.cat([qkv, first_qkv.expand(groups, -1, -1)], dim=1)  # (G, T, 3 D)
         x = self._walk(x, qkv, rows, frozen)  # (G, prompts, D)
-        return self.head(norm(x, self.eps))  # (G, prompts, E)
+        return self.project(x)  # (G, prompts, E)
 
     def _walk(
         self, x: Tensor, qkv: Tensor, rows: Rows, frozen: list[Tensor], keep: list | None = None
@@ -213,29 +202,29 @@ class _Tower:
         a = attend(q, kv, frozen[-1], rows, rows.end_tiles, self.heads)
         return block.mlp(x.index_select(1, rows.end_rows) + block.out(a))
 
-    def _constants(self, layout: PromptLayout) -> _Constants:
-        if layout not in self.constants:
+    def _constants(self, tree: PromptTree) -> _Constants:
+        if tree not in self.constants:
             with torch.no_grad():
-                self.constants[layout] = _Constants(self._frozen(layout))
-        return self.constants[layout]
+                self.constants[tree] = _Constants(self._frozen(tree))
+        return self.constants[tree]
 
-    def _frozen(self, layout: PromptLayout) -> list[Tensor]:
-        """Returns keys and values of a layout's frozen tokens in each block, (F, 2 D)."""
+    def _frozen(self, tree: PromptTree) -> list[Tensor]:
+        """Returns keys and values of a tree's frozen tokens in each block, (F, 2 D)."""
         nothing = [self.positions.new_empty(0, 2 * self.positions.shape[1], dtype=self.dtype)]
         nothing = nothing * len(self.blocks)
-        if not layout.frozen:
+        if not tree.frozen:
             return nothing
         # Each frozen token as the end of a prompt of its own.
-        ends = PromptLayout(layout.frozen, freeze=False)
+        ends = PromptTree(tree.frozen, freeze=False)
         (rows,) = ends.rows(10**9, self.positions.device, self.dtype)
         x, qkv = self._embed(rows)
         keep: list[Tensor] = []
         self._walk(x[None], qkv[None], rows, nothing, keep)
         return keep
 
-    def _first(self, rows: Rows, layout: PromptLayout) -> tuple[Tensor, Tensor]:
+    def _first(self, rows: Rows, tree: PromptTree) -> tuple[Tensor, Tensor]:
         """Returns what enters the first block at constant tokens, and its projections."""
-        first = self._constants(layout).first
+        first = self._constants(tree).first
         if rows not in first:
             with torch.no_grad():
                 first[rows] = self._embed(rows)

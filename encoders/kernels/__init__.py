@@ -1,0 +1,1 @@
+"""The arithmetic of frozen layers: products, folding, attention. Exact but for rounding."""

@@ -1,0 +1,76 @@
+"""Which library multiplies: GEMM backends for frozen weights.
+
+Weights that never change can be laid out for the processor beforehand. Which library does it is a
+rule, not a measurement: two processes on one machine compute the same bits.
+
+Shapes: R rows (of any tokens). Rows may have leading dimensions.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class TorchProduct:
+    """x → x W^T by torch's own choice of library."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight  # (out, in)
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
+        out = F.linear(x, self.weight, bias)
+        return F.silu(out, inplace=True) if silu else out
+
+    def dense(self) -> Tensor:
+        return self.weight
+
+
+class OneDnnProduct:
+    """x → x W^T by oneDNN, with the weight in oneDNN's own layout.
+
+    The operator is one of torch's private ones (torch's compiler emits it on CPUs), so nothing
+    may rely on it: `default_backend` takes it only where `onednn_works`.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        ops = torch.ops.mkldnn
+        self.linear = ops._linear_pointwise
+        self.weight = ops._reorder_linear_weight(weight.contiguous())
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
+        if x.numel() == 0:
+            return x.new_empty(*x.shape[:-1], self.weight.shape[0])
+        # oneDNN's "swish" has no constant here: it is silu
+        return self.linear(x, self.weight, bias, "swish" if silu else "none", [], "")
+
+    def dense(self) -> Tensor:
+        return self.weight.to_dense()
+
+
+BACKENDS = {"torch": TorchProduct, "onednn": OneDnnProduct}
+
+
+def default_backend(device: torch.device, dtype: torch.dtype) -> str:
+    """Returns a key of BACKENDS: oneDNN for float32 on a CPU where it works, torch elsewhere."""
+    on_cpu = device.type == "cpu" and dtype == torch.float32
+    return "onednn" if on_cpu and onednn_works() else "torch"
+
+
+@cache
+def onednn_works() -> bool:
+    """Whether oneDNN's operators are there and multiply as torch does; tried once a process."""
+    generator = torch.Generator().manual_seed(0)  # torch's global stream must not move
+    x = torch.randn(5, 48, generator=generator)
+    weight = torch.randn(32, 48, generator=generator)
+    try:
+        if not torch.backends.mkldnn.is_available():
+            return False
+        ours, plain = (BACKENDS[name](weight) for name in ("onednn", "torch"))
+        same = torch.allclose(ours(x, silu=True), plain(x, silu=True), rtol=1e-4, atol=1e-4)
+        return same and torch.equal(ours.dense(), weight)
+    except (AttributeError, RuntimeError, TypeError):  # another torch: no such operator
+        return False

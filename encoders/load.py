@@ -1,0 +1,101 @@
+"""A name or a file → CLIP's towers, its tokenizer and its logit scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dassl.utils.errors import ConfigError, not_one_of
+from encoders.image import ImageEncoder
+from encoders.openai import CLIP, build, read_weights, weights_file
+from encoders.text import TextEncoder
+from encoders.tokens import tokenize
+
+PRECISIONS = ("fp16", "fp32", "amp")
+
+
+@dataclass(frozen=True)
+class Towers:
+    """A frozen CLIP: both towers and what belongs to them.
+
+    Attributes:
+        model: OpenAI's module, which holds the weights.
+        text: prompts or token ids → features (N, E), not normalized.
+        image: images (B, 3, H, W) → features (B, E), not normalized.
+        logit_scale: factor of the cosine similarities, 1 / tau.
+        image_size: height and width that the image tower takes, in pixels.
+        context_length: tokens that the text tower takes.
+        embed_dim: E.
+    """
+
+    model: CLIP
+    text: TextEncoder
+    image: ImageEncoder
+    logit_scale: Tensor
+    image_size: int
+    context_length: int
+    embed_dim: int
+
+    def tokenizer(self, texts: list[str]) -> Tensor:
+        """Texts → token ids (N, L); raises ConfigError where one has more than L tokens."""
+        return tokenize(texts, self.context_length)
+
+
+def load(
+    name_or_file: str | Path, precision: str = "fp32", device: torch.device | str = "cpu"
+) -> Towers:
+    """Loads a frozen CLIP.
+
+    Args:
+        name_or_file: a name of OpenAI's, "tiny", or a weights file in OpenAI's layout.
+        precision: "fp16": half precision but for norms and embeddings; "fp32" and "amp": float32,
+            exactly the numbers in the file.
+        device: where the weights shall be.
+
+    Raises:
+        UnknownNameError, CheckpointError, DownloadError: see `load_model`.
+    """
+    model = load_model(name_or_file, precision).to(device)
+    freeze(model)
+    return Towers(
+        model=model,
+        text=TextEncoder(model),
+        image=ImageEncoder(model.visual),
+        logit_scale=model.logit_scale.exp(),
+        image_size=model.visual.input_resolution,
+        context_length=model.positional_embedding.shape[0],
+        embed_dim=model.text_projection.shape[1],
+    )
+
+
+def load_model(name_or_file: str | Path, precision: str) -> CLIP:
+    """Loads OpenAI's module onto the CPU, in evaluation mode; see `load` for the arguments.
+
+    Raises:
+        ConfigError: there is no such precision.
+        UnknownNameError: (a KeyError) there is neither such a name nor such a file.
+        CheckpointError: the file does not hold a CLIP in OpenAI's layout.
+        DownloadError: the weights cannot be fetched.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(not_one_of("the precision", precision, PRECISIONS))
+    state_dict = read_weights(name_or_file)
+    model = build(state_dict, weights_file(name_or_file))
+    if precision != "fp16":
+        model.float()
+        model.load_state_dict(_weights_only(state_dict))  # undo the rounding to half precision
+    return model
+
+
+def freeze(module: nn.Module) -> None:
+    """Turns off gradients for all parameters."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def _weights_only(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    extra = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives
+    return {key: value for key, value in state_dict.items() if key not in extra}

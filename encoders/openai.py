@@ -1,0 +1,160 @@
+"""OpenAI's CLIP: its names, weights files and classes. The only file that touches `clip`.
+
+On the package index it is called `clip-anytorch`; the import name is `clip`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dassl.utils import CheckpointError, UnknownNameError, load_checkpoint
+from dassl.utils.download import DownloadError, download
+from dassl.utils.errors import not_one_of
+from encoders.tiny import ASSET, load_tiny_state_dict
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # clip-anytorch imports pkg_resources, which warns
+    from clip.clip import _MODELS as MODEL_URLS
+    from clip.clip import _tokenizer as tokenizer
+    from clip.clip import tokenize as tokenize_texts
+    from clip.model import CLIP, build_model
+
+__all__ = [
+    "BACKBONES",
+    "CLIP",
+    "TINY",
+    "advance_rng_like_building",
+    "build",
+    "read_weights",
+    "tokenize_texts",
+    "tokenizer",
+    "weights_file",
+]
+
+TINY = "tiny"  # the small CLIP that ships with the project
+BACKBONES = (*MODEL_URLS, TINY)
+CACHE = Path("~/.cache/clip")  # where the clip package keeps its downloads as well
+
+
+def weights_file(name_or_file: str | Path) -> Path:
+    """Returns the file that a name stands for, which may not be there yet, or the file itself.
+
+    Raises:
+        UnknownNameError: (a KeyError) there is neither such a name nor such a file.
+    """
+    path = Path(name_or_file).expanduser()
+    if isinstance(name_or_file, Path):
+        return path
+    if name_or_file == TINY:
+        return ASSET
+    if name_or_file in MODEL_URLS:
+        folder = Path(os.environ.get("CLIP_CACHE", CACHE)).expanduser()
+        return folder / MODEL_URLS[name_or_file].rsplit("/", 1)[1]
+    if path.is_file():
+        return path
+    raise UnknownNameError(
+        not_one_of("the backbone", name_or_file, BACKBONES) + " Or name a weights file."
+    )
+
+
+def read_weights(name_or_file: str | Path) -> dict[str, Tensor]:
+    """Returns a state dict in OpenAI's layout; what a name stands for is downloaded first.
+
+    Raises:
+        UnknownNameError: (a KeyError) there is neither such a name nor such a file.
+        CheckpointError: the file does not hold a CLIP in OpenAI's layout.
+        DownloadError: the weights cannot be fetched.
+    """
+    path = weights_file(name_or_file)
+    if path == ASSET:
+        return load_tiny_state_dict()
+    if name_or_file in MODEL_URLS:
+        _fetch(str(name_or_file), path)
+    state_dict = _read_jit_archive(path) if _is_jit_archive(path) else _read_state_dict(path)
+    missing = [
+        key
+        for key in ("visual.conv1.weight", "token_embedding.weight", "text_projection")
+        if key not in state_dict
+    ]
+    if missing:
+        raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: it lacks {missing[0]}")
+    return state_dict
+
+
+def build(state_dict: dict[str, Tensor], path: Path) -> CLIP:
+    """Builds a CLIP in evaluation mode; convolutions, products and projections in half precision.
+
+    Args:
+        state_dict: in OpenAI's layout.
+        path: where it was read, for the error message.
+
+    Raises:
+        CheckpointError: it does not hold a CLIP in OpenAI's layout.
+    """
+    try:
+        return build_model(dict(state_dict))  # a copy: build_model takes entries out
+    except (RuntimeError, LookupError, AttributeError, ValueError, AssertionError) as error:
+        raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: {error}") from None
+
+
+def advance_rng_like_building(model: CLIP) -> None:
+    """Draws what building a CLIP of the model's sizes draws from torch's generator."""
+    visual, text = model.visual, model.transformer
+    if hasattr(visual, "class_embedding"):
+        layers: int | tuple[int, ...] = visual.transformer.layers
+        width, _, patch, _ = visual.conv1.weight.shape
+    else:
+        layers = tuple(len(getattr(visual, f"layer{i}")) for i in (1, 2, 3, 4))
+        width, patch = visual.layer1[0].conv1.weight.shape[0], None
+    heads = text.resblocks[0].attn.num_heads
+    CLIP(
+        *(model.text_projection.shape[1], visual.input_resolution, layers, width, patch),
+        *(model.context_length, model.vocab_size, text.width, heads, text.layers),
+    )
+
+
+def _fetch(name: str, path: Path) -> None:
+    url = MODEL_URLS[name]
+    sha256 = url.split("/")[-2]  # OpenAI puts the checksum into the address
+    try:
+        download(url, path, sha256=sha256)
+    except DownloadError as error:
+        raise DownloadError(
+            f"{error} Or fetch {url} elsewhere and name the file with MODEL.BACKBONE.PATH "
+            "(--backbone-path)."
+        ) from None
+
+
+def _is_jit_archive(path: Path) -> bool:
+    """A TorchScript archive is a zip file with constants beside the data."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.endswith("/constants.pkl") for name in file.namelist())
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _read_jit_archive(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer torch announces the end of TorchScript
+            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is a damaged JIT archive: {error}") from None
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    content = load_checkpoint(str(path))
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds {type(content).__name__}; expected a state dict")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}

@@ -1,0 +1,208 @@
+"""The two classes that a method's file subclasses: its prompt learner and its CLIP.
+
+Shapes: B images, C classes, M context vectors, L positions up to the longest end token, D width,
+E embedding size, G groups that differ in their context, V learned vectors: M, or C * M with
+class-specific context.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from dassl.config import mark_not_determining
+from dassl.utils.logger import get_logger
+from encoders.image import ImageEncoder
+from encoders.openai import CLIP
+from encoders.prompt_tree import PromptTree, learned
+from encoders.text import TextEncoder
+from encoders.tokens import token_count, tokenize
+from encoders.tower import normalize
+
+logger = get_logger(__name__)
+
+CTX_STD = 0.02  # random context; CoOp (arXiv 2109.01134), section 4.1: N(0, 0.02^2)
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    # Tokens that the text encoder takes at a time; 0: as many as half of the free memory holds.
+    cfg.MODEL.TEXT_CHUNK = 0
+    mark_not_determining(cfg, "MODEL.TEXT_CHUNK")
+
+
+class BasePromptLearner(nn.Module):
+    """Learns M context vectors that stand with the class names in C prompts.
+
+    The prompt of a class is [start, context, name, full stop, end]; `prompt` says otherwise. If
+    `settings.CTX_INIT` is set, the context starts as its words' embeddings, and M is the number of
+    words; otherwise it is drawn at random, `settings.N_CTX` vectors.
+
+    Parameters and buffers that checkpoints hold (a public format):
+        ctx: (M, D), or (C, M, D) with class-specific context; float32 in every precision.
+        token_prefix: (C, 1, D) embedding of the start token.
+        token_suffix: (C, 77 - 1 - M, D) embeddings of name, full stop, end and padding.
+
+    Attributes:
+        tree: the prompts as a prefix tree, for the text encoder.
+
+    Args:
+        settings: TRAINER.<METHOD>, with N_CTX and CTX_INIT.
+        classnames: C names; "_" counts as a blank.
+        clip_model: gives the token embeddings.
+        class_specific: an own context for each class; ignored if CTX_INIT is set.
+
+    Raises:
+        ConfigError: a prompt has more tokens than CLIP reads.
+    """
+
+    def __init__(
+        self,
+        settings: CfgNode,
+        classnames: list[str],
+        clip_model: CLIP,
+        class_specific: bool = False,
+    ) -> None:
+        super().__init__()
+        self.n_cls = len(classnames)
+        classnames = [name.replace("_", " ") for name in classnames]
+        ctx_init = settings.CTX_INIT.replace("_", " ")
+        # The number of context vectors is the number of words, whatever their number of tokens.
+        self.n_ctx = len(ctx_init.split(" ")) if ctx_init else settings.N_CTX
+        prompt_prefix = ctx_init or " ".join(["X"] * self.n_ctx)
+        self.prompts = [f"{prompt_prefix} {name}." for name in classnames]
+        self.name_lens = [token_count(name) for name in classnames]
+        self.context_length = clip_model.positional_embedding.shape[0]
+        self.tokenized_prompts = tokenize(self.prompts, self.context_length, classnames)  # (C, 77)
+
+        ctx = self._initial_context(ctx_init, clip_model, class_specific)
+        self.ctx = nn.Parameter(ctx)
+        device = clip_model.token_embedding.weight.device
+        with torch.no_grad():
+            embedding = clip_model.token_embedding(self.tokenized_prompts.to(device))
+        embedding = embedding.to(clip_model.dtype)
+        self.register_buffer("token_prefix", embedding[:, :1].clone())
+        self.register_buffer("token_suffix", embedding[:, 1 + self.n_ctx :].clone())
+        # The end token is found before anything is rearranged: it has the largest id.
+        eot = self.tokenized_prompts.argmax(dim=-1)
+        self.register_buffer("eot", eot, persistent=False)  # (C,)
+        self.length = int(eot.max()) + 1
+        self.tree = PromptTree([self.sequence(c) for c in range(self.n_cls)])
+        self._announce(settings, ctx_init, prompt_prefix, class_specific)
+
+    def _initial_context(self, ctx_init: str, clip_model: CLIP, class_specific: bool) -> Tensor:
+        dim = clip_model.ln_final.weight.shape[0]
+        if ctx_init:
+            with torch.no_grad():
+                tokens = tokenize([ctx_init], self.context_length)
+                tokens = tokens.to(clip_model.token_embedding.weight.device)
+                words = clip_model.token_embedding(tokens)[0, 1 : 1 + self.n_ctx]
+            return words.float().clone()
+        shape = (self.n_cls, self.n_ctx, dim) if class_specific else (self.n_ctx, dim)
+        return nn.init.normal_(torch.empty(shape), std=CTX_STD)
+
+    def _announce(
+        self, settings: CfgNode, ctx_init: str, prompt_prefix: str, class_specific: bool
+    ) -> None:
+        if ctx_init and self.n_ctx != settings.N_CTX:
+            logger.warning(
+                f"Note: CTX_INIT has {self.n_ctx} words and wins over N_CTX, "
+                f"which is {settings.N_CTX}"
+            )
+        logger.info(f'Initial context: "{prompt_prefix}"')
+        logger.info(f"Number of context words (tokens): {self.n_ctx}")
+
+    # --- prompts ----------------------------------------------------------------------------------
+
+    def prompt(self, context: list[int], name: list[int]) -> list[int]:
+        """Returns a prompt's words, from the numbers of its M context vectors and its name."""
+        return [*context, *name]
+
+    def sequence(self, c: int) -> list[int]:
+        """Returns the prompt of class c to its end token: token ids and learned vectors' numbers.
+
+        Context vectors count as one token each, in whatever order `prompt` puts them.
+        """
+        tokens, end = self.tokenized_prompts[c].tolist(), int(self.eot[c])
+        first = c * self.n_ctx if self.ctx.dim() == 3 else 0  # of the class's context vectors
+        context = [learned(first + m) for m in range(self.n_ctx)]
+        name_start = 1 + self.n_ctx
+        name_end = name_start + self.name_lens[c]
+        name, rest = tokens[name_start:name_end], tokens[name_end : end + 1]
+        return [tokens[0], *self.prompt(context, name), *rest]
+
+    def context(self) -> Tensor:
+        """Returns the learned vectors as `tree` counts them, (G, V, D)."""
+        return self.ctx.reshape(1, -1, self.ctx.shape[-1])
+
+    def suffix(self) -> Tensor:
+        """Returns (C, L - 1 - M, D): name, full stop and end, cut after the longest prompt."""
+        return self.token_suffix[:, : self.length - 1 - self.n_ctx]
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        errors = args[-1]
+        for name in ("token_prefix", "token_suffix"):
+            theirs, ours = state_dict.get(prefix + name), getattr(self, name)
+            if theirs is None:
+                continue
+            if theirs.shape != ours.shape or not torch.allclose(
+                theirs.float().cpu(), ours.float().cpu(), atol=1e-2
+            ):
+                errors.append(f"{name} differs: it was trained on other classes or another CLIP")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class CustomCLIP(nn.Module):
+    """A frozen CLIP whose text side is learned.
+
+    A subclass names its `prompt_learner_class` and defines `logits`.
+
+    Args:
+        cfg: the whole configuration.
+        classnames: C names.
+        clip_model: the frozen CLIP.
+    """
+
+    prompt_learner_class: type[BasePromptLearner] = BasePromptLearner
+
+    def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
+        super().__init__()
+        self.prompt_learner = self.prompt_learner_class(cfg, classnames, clip_model)
+        self.text_encoder = TextEncoder(clip_model, cfg.MODEL.TEXT_CHUNK)
+        self.image_encoder = clip_model.visual
+        self.frozen_image_encoder = ImageEncoder(clip_model.visual)
+        self.logit_scale = clip_model.logit_scale
+        self.dtype = clip_model.dtype
+
+    def train(self, mode: bool = True) -> CustomCLIP:
+        """Only the prompt learner has a training mode; the frozen encoders stay in evaluation."""
+        super().train(False)
+        self.prompt_learner.train(mode)
+        self.training = mode
+        return self
+
+    def logits(self, image_features: Tensor) -> Tensor:
+        """Image features (B, E) of length 1 → logits (B, C)."""
+        raise NotImplementedError
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → image features (B, E) of length 1."""
+        return normalize(self.frozen_image_encoder(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → logits (B, C)."""
+        return self.logits(self.encode_image(image))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """The image encoder's features (B, E), not normalized → logits (B, C)."""
+        return self.logits(normalize(features))
+
+    def step_constants(self) -> tuple[object, ...]:
+        """Returns what a training step reads beside its batch, parameters and buffers.
+
+        A CUDA graph keeps hold of it, and is made anew when another object has taken its place.
+        """
+        encoders = (self.text_encoder.folded, self.frozen_image_encoder.folded)
+        return (*(folded.value for folded in encoders), self.prompt_learner.tree)
