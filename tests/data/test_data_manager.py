@@ -222,7 +222,7 @@ def test_a_pass_after_an_error(items, cores):
 
 
 def test_workers_stop_at_once_after_an_error(items, cores):
-    """torch alone waits five seconds for each of them, see `_keep_queues_usable`."""
+    """torch alone waits five seconds for each of them, see `_keep_queues_until_workers_stop`."""
     Path(items[3].impath).write_bytes(b"")
     made = loader(make_cfg(2), items, is_train=False)
     with pytest.raises(DataError):
