@@ -18,9 +18,10 @@ from dassl.config import Config, collect_problems, get_cfg_default
 from dassl.engine import build_trainer, config_problems
 from dassl.utils import ConfigError, collect_env_info, set_random_seed, setup_logger
 from dassl.utils.cli import run_cli
+from dassl.utils.files import write_text
 from dassl.utils.logger import get_logger
 
-logger = get_logger("train")
+logger = get_logger("train")  # not __name__, which is __main__ for a command
 
 # Named flags and the keys they set; the order is that of the public implementation.
 FLAGS = {
@@ -47,15 +48,15 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Flags win over config files; KEY VALUE pairs win over flags.",
     )
     add = parser.add_argument
-    add("--root", default="", help="folder that holds the data sets")
+    add("--root", default="", help="folder that holds the datasets")
     add("--output-dir", default="", help="where log, checkpoints and results go")
     add("--resume", default="", help="output folder of an interrupted run to continue")
     add("--seed", type=int, default=None, help="seeds everything; negative or absent: not seeded")
-    add("--source-domains", nargs="+", help="source domains, for data sets with domains")
-    add("--target-domains", nargs="+", help="target domains, for data sets with domains")
+    add("--source-domains", nargs="+", help="source domains, for datasets with domains")
+    add("--target-domains", nargs="+", help="target domains, for datasets with domains")
     add("--transforms", nargs="+", help="names of training transforms")
     add("--config-file", default="", help="YAML file of the method")
-    add("--dataset-config-file", default="", help="YAML file of the data set")
+    add("--dataset-config-file", default="", help="YAML file of the dataset")
     add("--trainer", default="", help="CoOp, CoCoOp, ZeroshotCLIP, ZeroshotCLIP2, ...")
     add("--backbone", default="", help="name of a CLIP, such as ViT-B/16 or tiny")
     add("--backbone-path", default="", help="CLIP weights file of your own")
@@ -90,13 +91,11 @@ def setup_cfg(args: argparse.Namespace) -> Config:
     datasets.extend_cfg(cfg)
     trainers.extend_cfg(cfg)
     with collect_problems() as attempt:
-        for path in (args.dataset_config_file, args.config_file):
-            if path:
-                attempt(cfg.merge_from_file, path)
+        for path in filter(None, (args.dataset_config_file, args.config_file)):
+            attempt(cfg.merge_from_file, path)
         for flag, key in FLAGS.items():
-            value = getattr(args, flag)
-            if value is not None and value != "":
-                attempt(cfg.merge_from_list, [key, value])
+            if getattr(args, flag) not in (None, ""):
+                attempt(cfg.merge_from_list, [key, getattr(args, flag)])
         attempt(cfg.merge_from_list, list(args.opts or []))
         attempt(check, cfg)
     cfg.freeze()
@@ -116,14 +115,6 @@ def check(cfg: Config) -> None:
         raise ConfigError(problems)
 
 
-def print_args(args: argparse.Namespace, cfg: Config) -> None:
-    logger.info("***************\n** Arguments **\n***************")
-    for name, value in sorted(vars(args).items()):
-        logger.info(f"{name}: {value}")
-    logger.info("************\n** Config **\n************")
-    logger.info(cfg)
-
-
 def main(args: argparse.Namespace) -> float | None:
     """Runs what the arguments say; fields that are missing take the defaults of the command line.
 
@@ -132,21 +123,22 @@ def main(args: argparse.Namespace) -> float | None:
     """
     args = completed(args)
     cfg = setup_cfg(args)
-    if torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = torch.cuda.is_available()
     if cfg.SEED >= 0:
         logger.info(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
     # The log file appears once the run is built: one that cannot start leaves no folder behind.
     with setup_logger(cfg.OUTPUT_DIR, delay=True) as log:
-        print_args(args, cfg)
+        given = "\n".join(f"{name}: {value}" for name, value in sorted(vars(args).items()))
+        logger.info(f"***************\n** Arguments **\n***************\n{given}")
+        logger.info(f"************\n** Config **\n************\n{cfg}")
         logger.info("Collecting env info ...")
         logger.info(f"** System info **\n{collect_env_info()}\n")
         trainer = build_trainer(cfg)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
         log.open()
-        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+        write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
         if args.eval_only:
             return trainer.test()
         return None if args.no_train else trainer.train()

@@ -1,6 +1,6 @@
 """A clean-room engine with Dassl's public API: data, evaluation, optimisation, training loops.
 
-It knows nothing about CLIP, prompts or any data set; `trainers` and `datasets` plug into it.
+It knows nothing about CLIP, prompts or any dataset; `trainers` and `datasets` plug into it.
 """
 
 __version__ = "0.1.0"

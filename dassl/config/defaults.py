@@ -13,7 +13,7 @@ _C.OUTPUT_DIR = "./output"  # log, checkpoints and results of the run
 _C.RESUME = ""  # output folder of an interrupted run to continue; empty: start anew
 _C.SEED = -1  # seeds Python, numpy and torch; negative: not seeded
 _C.USE_CUDA = True  # use a GPU if there is one
-_C.VERBOSE = True  # print a summary of the data set and the model
+_C.VERBOSE = True  # print a summary of the dataset and the model
 
 # --- Images -------------------------------------------------------------------------------------
 _C.INPUT = CN()
@@ -39,15 +39,15 @@ _C.INPUT.RGS_P = 0.2  # randomgrayscale: probability
 _C.INPUT.GB_P = 0.5  # gaussian_blur: probability
 _C.INPUT.GB_K = 21  # gaussian_blur: kernel size
 
-# --- Data sets ----------------------------------------------------------------------------------
+# --- Datasets -----------------------------------------------------------------------------------
 _C.DATASET = CN()
-_C.DATASET.ROOT = ""  # folder that holds all data sets
+_C.DATASET.ROOT = ""  # folder that holds all datasets
 _C.DATASET.NAME = ""  # a name in DATASET_REGISTRY
-_C.DATASET.SOURCE_DOMAINS = ()  # for data sets with domains
+_C.DATASET.SOURCE_DOMAINS = ()  # for datasets with domains
 _C.DATASET.TARGET_DOMAINS = ()
-_C.DATASET.NUM_LABELED = -1  # semi-supervised data sets: labelled images in all
+_C.DATASET.NUM_LABELED = -1  # semi-supervised datasets: labelled images in all
 _C.DATASET.NUM_SHOTS = -1  # training images per class; below 1: all
-_C.DATASET.VAL_PERCENT = 0.1  # share of the training set held out, where a data set does so
+_C.DATASET.VAL_PERCENT = 0.1  # share of the training set held out, where a dataset does so
 _C.DATASET.STL10_FOLD = -1
 _C.DATASET.CIFAR_C_TYPE = ""
 _C.DATASET.CIFAR_C_LEVEL = 1

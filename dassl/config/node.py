@@ -113,7 +113,7 @@ def all_keys(node: CfgNode, prefix: str = "") -> list[str]:
 
 
 def mark_not_determining(cfg: CfgNode, *keys: str) -> None:
-    """Says that keys do not determine a number: where files lie, or how a run is carried out.
+    """Says that keys do not determine a number: where files lie, or how fast a run is.
 
     They are no part of a run's identity (`config_digest`). The owner of a key calls this in its
     `extend_cfg(cfg)`.

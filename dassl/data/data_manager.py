@@ -1,4 +1,4 @@
-"""Data sets, transforms and samplers put together into loaders."""
+"""Datasets, transforms and samplers put together into loaders."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def build_data_loader(
 
 
 class DataManager:
-    """The data set of a configuration and its loaders.
+    """The dataset of a configuration and its loaders.
 
     Attributes:
-        dataset: the data set.
-        train_loader_x, train_loader_u, val_loader, test_loader: loaders; None where the data set
+        dataset: the dataset.
+        train_loader_x, train_loader_u, val_loader, test_loader: loaders; None where the dataset
             has no such split.
-        num_classes, num_source_domains, lab2cname: of the data set.
+        num_classes, num_source_domains, lab2cname: of the dataset.
 
     Args:
         cfg: the configuration.

@@ -78,7 +78,7 @@ class Loader(DataLoader):
             prepare(self.num_workers)
         self._started = True
         iterator = super().__iter__()
-        _keep_queues_usable(iterator)
+        _keep_queues_until_workers_stop(iterator)
         return iterator
 
 
@@ -94,7 +94,7 @@ def advance_rng_like_a_pass() -> None:
     torch.empty((), dtype=torch.int64).random_()
 
 
-def _keep_queues_usable(iterator: Iterator) -> None:
+def _keep_queues_until_workers_stop(iterator: Iterator) -> None:
     """Lets the workers be told to stop whenever the iterator goes.
 
     An iterator that is part of a reference cycle, as after every error in a worker (torch 2.15),

@@ -115,7 +115,7 @@ class ErrorAnalysis:
         Args:
             folder: where to; created if need be.
             title: of the picture: what was evaluated.
-            root: of the data sets; paths below it are written relative to it.
+            root: of the datasets; paths below it are written relative to it.
         """
         folder, found = Path(folder), Predictions.joined(self._batches)
         n_names = max(self._n_cls, int(found.truth.max()) + 1)

@@ -5,7 +5,6 @@ Shapes: B batch, N items seen since the last reset, L labels that occur, C class
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from yacs.config import CfgNode
 
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils.errors import ConfigError
+from dassl.utils.files import write_atomically
 from dassl.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -149,9 +149,9 @@ class Classification(EvaluatorBase):
 
     def _save_confusion_matrix(self, pred: Tensor, true: Tensor) -> None:
         # A tensor, not an array: torch.load(weights_only=True) then reads the file.
-        path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(_confusion_matrix(pred, true), path)
+        path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
+        matrix = _confusion_matrix(pred, true)
+        write_atomically(path, lambda part: torch.save(matrix, part))
         logger.info(f"Confusion matrix is saved to {path}")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dassl.utils.errors import CheckpointError, MissingFileError
-from dassl.utils.files import write_atomically
+from dassl.utils.files import write_atomically, write_text
 from dassl.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -67,7 +67,7 @@ def save_checkpoint(
     name = model_name or f"model.pth.tar-{state['epoch']}"
     write_atomically(folder / name, lambda part: torch.save(state, part))
     logger.info(f"Checkpoint saved to {folder / name}")
-    write_atomically(folder / POINTER_FILE, lambda part: Path(part).write_text(f"{name}\n"))
+    write_text(folder / POINTER_FILE, f"{name}\n")
     if is_best:
         write_atomically(folder / "model-best.pth.tar", lambda part: torch.save(state, part))
         logger.info(f'Best checkpoint saved to "{folder / "model-best.pth.tar"}"')

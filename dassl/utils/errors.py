@@ -26,7 +26,7 @@ class ConfigError(UserError, ValueError):
 
 
 class DataError(UserError, ValueError):
-    """A data set, a split file or an image is not what it should be."""
+    """A dataset, a split file or an image is not what it should be."""
 
 
 class CheckpointError(UserError, ValueError):

@@ -82,7 +82,11 @@ def read_json(fpath: PathLike) -> Any:
 
 def write_json(obj: Any, fpath: PathLike) -> None:
     """Writes `obj` as JSON, atomically; parent folders are created."""
-    text = json.dumps(obj, indent=4, separators=(",", ": "))
+    write_text(fpath, json.dumps(obj, indent=4, separators=(",", ": ")))
+
+
+def write_text(fpath: PathLike, text: str) -> None:
+    """Writes a text, atomically; parent folders are created."""
     write_atomically(fpath, lambda part: Path(part).write_text(text, encoding="utf-8"))
 
 

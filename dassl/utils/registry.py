@@ -1,4 +1,4 @@
-"""Name → class tables: how trainers, data sets and evaluators are found by configuration."""
+"""Name → class tables: how trainers, datasets and evaluators are found by configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names and signatures that other people's trainer and data set files rely on."""
+"""The names and signatures that other people's trainer and dataset files rely on."""
 
 import importlib
 import inspect

@@ -79,6 +79,24 @@ def test_draws_do_not_depend_on_the_number_of_cores(items, cores, n_cores):
     assert_same(passes(made, 3), passes(plain_loader(cfg, items), 3))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_processes_do_not_change_the_draws_but_streams_do(items, cores):
+    cores(4)  # PROCESSES 0: one process a core
+    drawn = {}
+    for n_streams, n_processes, expected in [(4, 1, 1), (4, 2, 2), (4, 0, 4), (2, 0, 2), (2, 1, 1)]:
+        cfg = make_cfg(n_streams)
+        cfg.DATALOADER.PROCESSES = n_processes
+        made = loader(cfg, items)
+        assert made.num_workers == expected
+        drawn[n_streams, n_processes] = passes(made, 2)
+    for n_streams, n_processes in drawn:
+        assert_same(drawn[n_streams, n_processes], drawn[n_streams, 1])
+    by_main_process = passes(loader(make_cfg(0), items), 2)
+    for got in (drawn[2, 1], by_main_process):
+        images = [torch.cat(tensors[1:-1:2]) for tensors in (got, drawn[4, 1])]
+        assert not torch.equal(*images), "another number of streams draws other views"
+
+
 def test_an_unfinished_pass_does_not_disturb_the_next(items, cores):
     cfg = make_cfg(2)
     got = []
@@ -204,7 +222,7 @@ def test_a_pass_after_an_error(items, cores):
 
 
 def test_workers_stop_at_once_after_an_error(items, cores):
-    """torch alone waits five seconds for each of them, see `_keep_queues_usable`."""
+    """torch alone waits five seconds for each of them, see `_keep_queues_until_workers_stop`."""
     Path(items[3].impath).write_bytes(b"")
     made = loader(make_cfg(2), items, is_train=False)
     with pytest.raises(DataError):

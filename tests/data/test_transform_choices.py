@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import pickle
+import random
 
 import pytest
 import torch
+from PIL import Image
 
 from dassl.data.transforms import AVAI_CHOICES, INTERPOLATION_MODES, build_transform
 from dassl.data.transforms.autoaugment import OPERATIONS, CIFAR10Policy, ImageNetPolicy, SVHNPolicy
@@ -94,6 +96,26 @@ def test_tensor_transforms():
     normalized = InstanceNormalization()(x)
     torch.testing.assert_close(normalized.mean((1, 2)), torch.zeros(3), atol=1e-6, rtol=0)
     torch.testing.assert_close(normalized.std((1, 2)), torch.ones(3))
+
+
+@pytest.mark.parametrize("drawn", [0.5, 0.5 + 1e-9])
+def test_translation_and_noise_have_an_even_chance(monkeypatch, drawn):
+    monkeypatch.setattr(random, "uniform", lambda low, high: drawn if high == 1 else low)
+    x = torch.zeros(3, 4, 4)
+    assert torch.equal(GaussianNoise()(x), x) is (drawn > 0.5)
+    img = image(20, 20, 0)
+    cropped = img.resize((18, 18), Image.Resampling.BILINEAR).crop((0, 0, 16, 16))
+    expected = cropped if drawn <= 0.5 else img.resize((16, 16), Image.Resampling.BILINEAR)
+    assert Random2DTranslation(16, 16)(img).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"), [("gaussian_blur", "GB_P"), ("randomgrayscale", "RGS_P")]
+)
+def test_probabilities_come_from_the_configuration(choice, key):
+    for p in (0.125, 0.75):
+        steps = build_transform(input_cfg(TRANSFORMS=(choice,), **{key: p})).transforms
+        assert [step.p for step in steps if hasattr(step, "p")] == [p]
 
 
 def test_translation_crops_the_enlarged_image():

@@ -1,4 +1,4 @@
-"""CoOp and CoCoOp on each of the fifteen data sets: base to new, through the real config files."""
+"""CoOp and CoCoOp on each of the fifteen datasets: base to new, through the real config files."""
 
 from __future__ import annotations
 

@@ -72,6 +72,26 @@ def test_missing_fields_take_defaults(data: Path, tmp_path: Path):
     assert train.main(args) is None
 
 
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_cudnn_chooses_the_fastest_convolutions_where_there_is_a_gpu(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+):
+    """`main` says so, so that a notebook gets it as the command line does."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # puts it back afterwards
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(train, "collect_env_info", lambda: "")
+    seen = []
+
+    def build_trainer(_: object) -> None:
+        seen.append(torch.backends.cudnn.benchmark)
+        raise DataError("far enough")
+
+    monkeypatch.setattr(train, "build_trainer", build_trainer)
+    with pytest.raises(DataError, match="far enough"):
+        run(data, tmp_path, *FEW, seed=-1)
+    assert seen == [has_gpu]
+
+
 def test_zero_shot_has_nothing_to_train(data: Path, tmp_path: Path):
     accuracy = run(data, tmp_path, *FEW, trainer="ZeroshotCLIP")
     assert accuracy == records(tmp_path)[0]["metrics"]["accuracy"]

@@ -40,7 +40,7 @@ def kept_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_clock(lines: list[str]) -> list[str]:
-    """The lines of the training, without times; the first run says more about the data set."""
+    """The lines of the training, without times; the first run says more about the dataset."""
     lines = lines[lines.index("No checkpoint found, train from scratch") :]
     lines = [re.sub(r"(time|data) \S+ \(\S+\)", r"\1 # (#)", line) for line in lines]
     return [re.sub(r"eta .*|Elapsed: .*", "#", line) for line in lines]

@@ -181,7 +181,7 @@ def case(request) -> dict[str, Any]:
 
 @pytest.fixture
 def root(case, tmp_path) -> Path:
-    """A folder with the images of a case, which are empty: the data set does not open them."""
+    """A folder with the images of a case, which are empty: the dataset does not open them."""
     for folder, count in case["class_counts"].items():
         names = [f"{folder}_{i}.jpg" for i in range(1, count + 1)]
         touch(tmp_path / "eurosat" / "2750" / folder, names)

@@ -148,7 +148,7 @@ def test_config_defaults():
     keys = keys[2 : keys.index("TRAINER")]
     ours = [line.partition(":")[0] for line in printed]
     missing = [key for key in keys if key not in ours]
-    assert missing == ["  SUBSAMPLE_CLASSES"], "added by the data sets, not by the engine"
+    assert missing == ["  SUBSAMPLE_CLASSES"], "added by the datasets, not by the engine"
 
 
 def test_parsers_find_the_accuracy(coop: Path):

@@ -24,7 +24,7 @@ from trainers import zsclip
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 
 ARRAYS, META = load_npz("zeroshot.npz")
-TEMPLATES = META["custom_templates"]  # data set → its own template
+TEMPLATES = META["custom_templates"]  # dataset → its own template
 
 
 def build(case: dict[str, Any]) -> zsclip.ZeroshotCLIP:
@@ -56,7 +56,7 @@ def test_features_and_logits(name, capsys):
 
 @pytest.mark.parametrize("name", [n for n in META["cases"] if n.startswith("vit_a")])
 def test_building_twice_changes_nothing(name):
-    """Upstream appends the data set's template to a shared list, once more for each trainer."""
+    """Upstream appends the dataset's template to a shared list, once more for each trainer."""
     build(META["cases"][name])
     check(build(META["cases"][name]), name)
 

@@ -50,3 +50,20 @@ def test_where_files_lie_and_how_often_they_are_saved_is_no_part_of_a_digest():
         "MODEL": {},
     }
     assert cfg["OUTPUT_DIR"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("key", "determines"),
+    [
+        ("DATALOADER.NUM_WORKERS", True),
+        ("OPTIM.LR", True),
+        ("DATALOADER.PROCESSES", False),
+        ("DATALOADER.CACHE_MB", False),
+        ("TRAIN.PRINT_FREQ", False),
+    ],
+)
+def test_which_settings_belong_to_a_run_s_identity(key: str, determines: bool):
+    """NUM_WORKERS is the number of random streams, PROCESSES how many processes carry them."""
+    cfg = get_cfg_default()
+    cfg.merge_from_list([key, 3])
+    assert (config_digest(cfg) != config_digest(get_cfg_default())) is determines

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from dassl.utils.tools import without_garbage_collection
+
+ROOT = Path(__file__).resolve().parents[2]
+# These take configurations.
+NEED_YACS = {"plugins", "results"}
+
+
+def test_utilities_need_no_yacs():
+    """The encoders use them, and take no configuration."""
+    names = {path.stem for path in (ROOT / "dassl/utils").glob("*.py")} - {"__init__", *NEED_YACS}
+    modules = ", ".join(["dassl.utils", *(f"dassl.utils.{name}" for name in sorted(names))])
+    code = f"import sys; sys.modules['yacs'] = None; import {modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_garbage_collection_goes_on_afterwards_also_after_an_error():

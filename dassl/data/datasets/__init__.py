@@ -1,4 +1,4 @@
-"""Data sets: the items of a split, and how a configuration finds a data set."""
+"""Datasets: the items of a split, and how a configuration finds a dataset."""
 
 from dassl.data.datasets.base_dataset import DatasetBase, Datum
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset

@@ -1,4 +1,4 @@
-"""The items of a data set, and what every data set can do with them."""
+"""The items of a dataset, and what every dataset can do with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Datum:
     Args:
         impath: path of the image file.
         label: class, counted from 0.
-        domain: domain, counted from 0 (photograph, sketch, ...), where a data set has several.
+        domain: domain, counted from 0 (photograph, sketch, ...), where a dataset has several.
         classname: name of the class.
     """
 
@@ -57,7 +57,7 @@ class Datum:
 
 
 class DatasetBase:
-    """Holds the splits of a data set and derives labels and class names from the training split.
+    """Holds the splits of a dataset and derives labels and class names from the training split.
 
     Args:
         train_x: labelled training items.
@@ -69,7 +69,7 @@ class DatasetBase:
         provenance: plain data on where the items come from, for the records of results.
     """
 
-    dataset_dir = ""  # folder of the data set below DATASET.ROOT
+    dataset_dir = ""  # folder of the dataset below DATASET.ROOT
     domains: tuple[str, ...] | list[str] = ()  # names of all domains
 
     def __init__(
@@ -131,12 +131,12 @@ class DatasetBase:
     def check_input_domains(
         self, source_domains: Iterable[str], target_domains: Iterable[str]
     ) -> None:
-        """Raises DataError (a ValueError) if a domain is not one of this data set's."""
+        """Raises DataError (a ValueError) if a domain is not one of this dataset's."""
         self.is_input_domain_valid(source_domains)
         self.is_input_domain_valid(target_domains)
 
     def is_input_domain_valid(self, input_domains: Iterable[str]) -> None:
-        """Raises DataError (a ValueError) if a domain is not one of this data set's."""
+        """Raises DataError (a ValueError) if a domain is not one of this dataset's."""
         for domain in input_domains:
             if domain not in self.domains:
                 raise DataError(not_one_of("the domain", domain, self.domains))

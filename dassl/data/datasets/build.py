@@ -1,4 +1,4 @@
-"""DATASET.NAME → data set."""
+"""DATASET.NAME → dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg: CfgNode) -> DatasetBase:
-    """Builds the data set that DATASET.NAME stands for.
+    """Builds the dataset that DATASET.NAME stands for.
 
     Raises:
         UnknownNameError: (a KeyError) there is none of that name.
