@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from dassl.utils.cli import run_cli
-from datasets.catalog import entries
-from datasets.commands import download, show_list, show_status, verify
+from datasets.manage.catalog import entries
+from datasets.manage.commands import download, show_list, show_status, verify
 
 
 def build_parser() -> argparse.ArgumentParser:

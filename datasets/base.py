@@ -18,12 +18,11 @@ from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import PathLike
 from dassl.utils.tools import without_garbage_collection
-from datasets.checks import Split, check_split, locate_files
 from datasets.few_shot import describe_sample, few_shot_sample, split_digest
-from datasets.storage import keep_json, places
+from datasets.readers.derived_files import keep_json, places
+from datasets.readers.split_files import Split, check_split, locate_files
+from datasets.resources import CLASSNAMES, SPLITS
 
-SPLITS = Path(__file__).parent / "splits"  # split files that ship with the project
-CLASSNAMES = Path(__file__).with_name("classnames.json")  # data set → names in label order
 SUBSAMPLES = ("all", "base", "new")
 
 

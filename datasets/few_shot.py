@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, read_json
-from datasets.storage import keep_json, places
+from datasets.readers.derived_files import keep_json, places
+from datasets.resources import PUBLISHED
 
 if TYPE_CHECKING:
     from datasets.base import BenchmarkDataset
-
-PUBLISHED = Path(__file__).with_name("digests.json")  # the samples behind the papers' numbers
 
 Sample = tuple[list[Datum], list[Datum]]  # train, val
 

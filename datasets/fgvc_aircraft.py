@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError
-from datasets.annotations import read_rows
 from datasets.base import BenchmarkDataset, Split
+from datasets.readers.annotations import read_rows
 
 
 @DATASET_REGISTRY.register()

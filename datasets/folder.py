@@ -18,7 +18,7 @@ from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.errors import closest
 from dassl.utils.files import listed
 from datasets.base import BenchmarkDataset
-from datasets.checks import Split
+from datasets.readers.split_files import Split
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # any case
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

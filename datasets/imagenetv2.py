@@ -5,8 +5,8 @@ from __future__ import annotations
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError
 from datasets.base import Split
-from datasets.folder_index import list_folders
 from datasets.imagenet import ImageNetVariant
+from datasets.readers.folder_index import list_folders
 
 
 @DATASET_REGISTRY.register()

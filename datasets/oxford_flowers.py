@@ -6,8 +6,8 @@ import random
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import MissingFileError, read_json
-from datasets.annotations import read_mat
 from datasets.base import BenchmarkDataset, Split, shipped_classnames
+from datasets.readers.annotations import read_mat
 
 
 @DATASET_REGISTRY.register()

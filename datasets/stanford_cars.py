@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.annotations import read_mat
 from datasets.base import BenchmarkDataset, Split
+from datasets.readers.annotations import read_mat
 
 
 @DATASET_REGISTRY.register()

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-SHIPPED = Path(__file__).resolve().parents[2] / "datasets"
+SHIPPED = Path(__file__).resolve().parents[2] / "datasets" / "resources"
 CLASSNAMES = json.loads((SHIPPED / "classnames.json").read_text(encoding="utf-8"))
 WNIDS = tuple(
     line.split()[0]

@@ -15,7 +15,7 @@ import pytest
 
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, write_json
-from datasets.storage import user_cache
+from datasets.readers.derived_files import user_cache
 from tests.datasets import fixtures
 from tests.datasets.build import build, rows
 
@@ -259,7 +259,7 @@ def read_only(monkeypatch, tmp_path):
             raise PermissionError(13, "Permission denied")
         write_json(content, path)
 
-    monkeypatch.setattr("datasets.storage.write_json", refuse)
+    monkeypatch.setattr("datasets.readers.derived_files.write_json", refuse)
 
 
 def test_sample_goes_to_the_users_cache(eurosat, read_only, capsys):
@@ -293,7 +293,7 @@ def test_no_place_at_all_still_runs(eurosat, monkeypatch, capsys):
     def refuse(content: Any, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("datasets.storage.write_json", refuse)
+    monkeypatch.setattr("datasets.readers.derived_files.write_json", refuse)
     dataset = build("EuroSAT", eurosat, NUM_SHOTS=2)
     assert len(dataset.train_x) == 20
     assert "is not kept" in capsys.readouterr().out

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import datasets.__main__ as cli
-from datasets import base, verify
-from datasets.catalog import catalog, entries
+from datasets import base
+from datasets.manage import verify
+from datasets.manage.catalog import catalog, entries
 from tests.datasets import fixtures
 from tests.datasets.helpers_cli import check, overwrite, run
 

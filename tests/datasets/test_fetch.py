@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import datasets.__main__ as cli
-from datasets.catalog import Remote, Source, catalog
+from datasets.manage.catalog import Remote, Source, catalog
 from tests.datasets import fixtures
 from tests.datasets.helpers_cli import check, run
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from dassl.utils import UserError
-from datasets.catalog import Entry
-from datasets.fetch import Options, fetch, ways
-from datasets.overview import list_table, place_of, status_table
-from datasets.verify import Absent, Fault, read, verify_steps
+from datasets.manage.catalog import Entry
+from datasets.manage.fetch import Options, fetch, ways
+from datasets.manage.overview import list_table, place_of, status_table
+from datasets.manage.verify import Absent, Fault, read, verify_steps
 
 OK, WRONG, ABSENT = 0, 1, 2
 

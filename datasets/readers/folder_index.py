@@ -12,7 +12,7 @@ from typing import Any
 
 from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
-from datasets.storage import keep_json, places
+from datasets.readers.derived_files import keep_json, places
 
 VERSION = 1
 FLAT = ""  # stands for the folder itself, where there are images and no class folders

@@ -14,7 +14,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError, UserError
 from dassl.utils.download import DownloadError, check_file, download, download_gdrive, extract
 from dassl.utils.files import listed
-from datasets.catalog import Entry, Remote, Source
+from datasets.manage.catalog import Entry, Remote, Source
 
 _UNPACKING = ".unpacking-"  # temporary folders; those of a killed run are removed by the next
 

@@ -14,8 +14,9 @@ from tabulate import tabulate
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import MissingFileError
-from datasets.base import SPLITS, BenchmarkDataset
-from datasets.catalog import Entry
+from datasets.base import BenchmarkDataset
+from datasets.manage.catalog import Entry
+from datasets.resources import SPLITS
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 BUDGET = 5.0  # seconds to count the files of one data set

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from dassl.utils import UnknownNameError, read_json
 from dassl.utils.errors import not_one_of
-
-FACTS = Path(__file__).with_name("catalog.json")
+from datasets.resources import CATALOG
 
 Triple = tuple[int | None, int | None, int | None]  # train, val, test
 
@@ -112,7 +110,7 @@ class Entry:
 @cache
 def catalog() -> dict[str, Entry]:
     """Returns {name: entry}, in the order of the papers' tables; Digits comes last."""
-    return {entry["name"]: _entry(entry) for entry in read_json(FACTS)["datasets"]}
+    return {entry["name"]: _entry(entry) for entry in read_json(CATALOG)["datasets"]}
 
 
 def entries(name: str) -> list[Entry]:

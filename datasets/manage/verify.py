@@ -18,10 +18,11 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError, MissingFileError, UserError, read_image, read_json
 from dassl.utils.files import listed
-from datasets.base import SPLITS, BenchmarkDataset
-from datasets.catalog import Entry
+from datasets.base import BenchmarkDataset
 from datasets.few_shot import describe_sample
-from datasets.overview import Place, place_of
+from datasets.manage.catalog import Entry
+from datasets.manage.overview import Place, place_of
+from datasets.resources import SPLITS
 
 SAMPLE = 300  # images that are decoded unless all are asked for
 SHOTS = (1, 2, 4, 8, 16)  # of the published samples

@@ -1,0 +1,1 @@
+"""How files and folders on disk are read: annotations, class folders, splits, derived files."""
