@@ -17,11 +17,14 @@ from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json, write_json
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import PathLike
+from dassl.utils.logger import get_logger
 from dassl.utils.tools import without_garbage_collection
 from datasets.few_shot import describe_sample, few_shot_sample, split_digest
 from datasets.readers.derived_files import keep_json, places
 from datasets.readers.split_files import Split, check_split, locate_files
 from datasets.resources import CLASSNAMES, SPLITS
+
+logger = get_logger(__name__)
 
 SUBSAMPLES = ("all", "base", "new")
 
@@ -118,20 +121,31 @@ class BenchmarkDataset(DatasetBase):
 
     # --- folders ----------------------------------------------------------------------------------
 
+    @classmethod
+    def locate(cls, root: Path) -> tuple[Path, Path]:
+        """Returns the full paths of the dataset and of its images; reads nothing.
+
+        They are the first known place where there are images, or else upstream's.
+
+        Args:
+            root: DATASET.ROOT, the folder that holds all datasets.
+        """
+        root = root.expanduser().absolute()
+        places = ((cls.dataset_dir, cls.image_dir), *cls.other_places)
+        there = (place for place in places if root.joinpath(*place, cls.landmark).is_dir())
+        folder, images = next(there, places[0])
+        return root / folder, root / folder / images
+
     def find_folders(self, root: Path) -> None:
-        """Makes `dataset_dir` and `image_dir` full paths: upstream's or another known place."""
-        upstream = (self.dataset_dir, self.image_dir)
-        for place in (upstream, *self.other_places):
-            if root.joinpath(*place, self.landmark).is_dir():
-                break
-        else:
-            place = upstream
-        self.dataset_dir, self.image_dir = (str(root / place[0]), str(root.joinpath(*place)))
-        if place != upstream:
-            print(
-                f"Note: {type(self).__name__} is read from {self.image_dir}, as there is no "
-                f"{root.joinpath(*upstream, self.landmark)}"
+        """Makes `dataset_dir` and `image_dir` the full paths that `locate` returns."""
+        upstream = root / self.dataset_dir / self.image_dir
+        dataset_dir, image_dir = self.locate(root)
+        if image_dir != upstream:
+            logger.warning(
+                f"Note: {type(self).__name__} is read from {image_dir}, as there is no "
+                f"{upstream / self.landmark}"
             )
+        self.dataset_dir, self.image_dir = str(dataset_dir), str(image_dir)
 
     def require_folder(self, folder: PathLike) -> None:
         """Raises MissingFileError with advice unless `folder` exists."""

@@ -54,8 +54,14 @@ class Folder(BenchmarkDataset):
             self.template = checked_template(self.settings.TEMPLATE)
         super().__init__(cfg)
 
+    @classmethod
+    def locate(cls, root: Path) -> tuple[Path, Path]:
+        """Returns `root` twice: it is the dataset's own folder."""
+        root = root.expanduser().absolute()
+        return root, root
+
     def find_folders(self, root: Path) -> None:
-        """DATASET.ROOT is the data set's folder; without it, the folder that the CSV file is in."""
+        """DATASET.ROOT is the dataset's folder; without it, the folder that the CSV file is in."""
         self.csv_file = None
         if self.settings.CSV:
             self.csv_file = find_file(self.settings.CSV, root)
@@ -71,7 +77,7 @@ class Folder(BenchmarkDataset):
                 "DATASET.ROOT is empty; name the folder that holds the class folders (--root), or "
                 "a file with the columns path,label (DATASET.CSV)"
             )
-        self.dataset_dir = self.image_dir = str(root)
+        self.dataset_dir, self.image_dir = map(str, self.locate(root))
 
     def read_data(self) -> Split:
         """Returns the items; raises DataError or MissingFileError with what is wrong."""

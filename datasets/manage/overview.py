@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from tabulate import tabulate
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import MissingFileError
-from datasets.base import BenchmarkDataset
 from datasets.manage.catalog import Entry
 from datasets.resources import SPLITS
 
@@ -46,12 +44,9 @@ def place_of(entry: Entry, root: Path) -> Place:
             f"--root {root} does not exist; it must name the folder that holds all data sets"
         )
     cls = DATASET_REGISTRY.get(entry.name)
-    dataset: BenchmarkDataset = cls.__new__(cls)  # without reading anything
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset.find_folders(root.absolute())
-    below = cls.landmark and not (Path(dataset.image_dir) / cls.landmark).is_dir()
-    image_dir = Path(dataset.image_dir) / (cls.landmark if below else "")
-    return Place(Path(dataset.dataset_dir), image_dir, cls.split_file)
+    dataset_dir, image_dir = cls.locate(root)
+    below = cls.landmark and not (image_dir / cls.landmark).is_dir()
+    return Place(dataset_dir, image_dir / (cls.landmark if below else ""), cls.split_file)
 
 
 def list_table(entries: list[Entry]) -> str:
