@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import os
 import random
@@ -19,9 +17,16 @@ from dassl.utils.errors import not_one_of
 from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
 from dassl.utils.tools import without_garbage_collection
-from datasets.few_shot import describe_sample, few_shot_sample, split_digest
+from datasets.few_shot import describe_sample, few_shot_sample, sample_info, split_digest
 from datasets.readers.derived_files import keep_json, places
-from datasets.readers.split_files import Split, check_split, locate_files
+from datasets.readers.split_files import (
+    Split,
+    check_split,
+    locate_files,
+    paths_below,
+    read_split_file,
+    split_lists,
+)
 from datasets.resources import CLASSNAMES, SPLITS
 
 logger = get_logger(__name__)
@@ -89,7 +94,8 @@ class BenchmarkDataset(DatasetBase):
         sample = few_shot_sample(
             self, train, from_val, shots, self.max_val_shots, seed, self.split_digest
         )
-        self.few_shot_info = describe_sample(self, sample, shots, seed)
+        self.few_shot_info = sample_info(self, sample, shots, seed)
+        logger.info(describe_sample(type(self).dataset_dir, self.few_shot_info))
         return sample[0], sample[1] if self.max_val_shots else val, test
 
     def read_data(self) -> Split:
@@ -108,11 +114,11 @@ class BenchmarkDataset(DatasetBase):
                 split = self.read_split(path, self.image_dir)
                 return locate_files(path, self.image_dir, split)
         note = f"built from the files of the data set; not the official {self.split_file}"
-        print(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
+        logger.warning(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
         split = locate_files("the data set's lists", self.image_dir, self.build_split())
-        content = {"note": note, **_split_lists(*split, self.image_dir)}
+        content = {"note": note, **split_lists(split, self.image_dir)}
         if path := keep_json(content, self.dataset_dir, self.split_file):
-            print(f"Saved split to {path}")
+            logger.info(f"Saved split to {path}")
         return split
 
     def build_split(self) -> Split:
@@ -183,32 +189,12 @@ class BenchmarkDataset(DatasetBase):
 
     @staticmethod
     def read_split(filepath: PathLike, path_prefix: PathLike) -> Split:
-        """Reads a split file, {"train": [[path, label, class name], ...], "val": ..., "test": ...}.
-
-        Backslashes in paths, from files written on Windows, are taken for slashes.
-
-        Args:
-            filepath: the file; gzipped if its name ends in .gz.
-            path_prefix: folder that the paths in it start from.
-        """
-        print(f"Reading split from {filepath}")
-        lists = _read_lists(Path(filepath))
-        start = str(path_prefix) + os.sep
-        try:
-            if "note" in lists:  # one of ours, see read_data
-                print(f"Note: this split was {lists['note']}")
-            return tuple(
-                [
-                    Datum(start + path.replace("\\", "/"), int(label), classname=name)
-                    for path, label, name in lists[part]
-                ]
-                for part in ("train", "val", "test")
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"{filepath} is no split file ({error!r}): expected lists of [path, label, class "
-                'name] under "train", "val" and "test". Delete it to use the official one.'
-            ) from None
+        """Reads a split file; the paths in it start from `path_prefix` (see `read_split_file`)."""
+        logger.info(f"Reading split from {filepath}")
+        split, note = read_split_file(Path(filepath), path_prefix)
+        if note:  # one of ours, see read_data
+            logger.warning(f"Note: this split was {note}")
+        return split
 
     @staticmethod
     def save_split(
@@ -219,8 +205,8 @@ class BenchmarkDataset(DatasetBase):
         path_prefix: PathLike,
     ) -> None:
         """Writes a split file; paths in it are relative to `path_prefix`."""
-        write_json(_split_lists(train, val, test, path_prefix), filepath)
-        print(f"Saved split to {filepath}")
+        write_json(split_lists((train, val, test), path_prefix), filepath)
+        logger.info(f"Saved split to {filepath}")
 
     @staticmethod
     def read_and_split_data(
@@ -243,7 +229,7 @@ class BenchmarkDataset(DatasetBase):
         Raises:
             DataError: a class folder holds too few images to give each part one.
         """
-        print(
+        logger.info(
             f"Splitting into {p_trn:.0%} train, {p_val:.0%} val, and {1 - p_trn - p_val:.0%} test"
         )
         folders = [f for f in listdir_nohidden(image_dir) if f not in ignored]
@@ -273,7 +259,7 @@ class BenchmarkDataset(DatasetBase):
         trainval: list[Datum], p_val: float = 0.2, rng: random.Random | ModuleType = random
     ) -> tuple[list[Datum], list[Datum]]:
         """Splits training items, class by class, into training and validation."""
-        print(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
+        logger.info(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
         train: list[Datum] = []
         val: list[Datum] = []
         for label, items in DatasetBase.split_dataset_by_label(trainval).items():
@@ -303,7 +289,7 @@ class BenchmarkDataset(DatasetBase):
             return args
         labels = sorted({item.label for item in args[0]})
         half = math.ceil(len(labels) / 2)
-        print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
+        logger.info(f"SUBSAMPLE {subsample.upper()} CLASSES!")
         selected = labels[:half] if subsample == "base" else labels[half:]
         if not selected:
             raise DataError(f"with {len(labels)} class there are no {subsample} classes")
@@ -325,36 +311,6 @@ def _files(folder: Path) -> list[str]:
     return names
 
 
-def paths_below(folder: PathLike, items: list[Datum]) -> list[str]:
-    """Returns the items' paths, relative to `folder`, with slashes."""
-    start = str(folder) + os.sep
-    paths = [
-        path[len(start) :] if path.startswith(start) else os.path.relpath(path, folder)
-        for path in (item.impath for item in items)
-    ]
-    return paths if os.sep == "/" else [path.replace(os.sep, "/") for path in paths]
-
-
 def shipped_classnames(folder: str) -> list[str]:
     """Returns the class names in label order of the data set whose folder is called `folder`."""
     return read_json(CLASSNAMES)[folder]
-
-
-def _read_lists(path: Path) -> Any:
-    if path.suffix != ".gz":
-        return read_json(path)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return json.load(file)
-
-
-def _split_lists(
-    train: list[Datum], val: list[Datum], test: list[Datum], path_prefix: PathLike
-) -> dict[str, list]:
-    parts = {"train": train, "val": val, "test": test}
-    return {
-        part: [
-            [path, item.label, item.classname]
-            for path, item in zip(paths_below(path_prefix, items), items)
-        ]
-        for part, items in parts.items()
-    }

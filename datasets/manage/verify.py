@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import random
 from collections import Counter, defaultdict
@@ -18,15 +16,16 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError, MissingFileError, UserError, read_image, read_json
 from dassl.utils.files import listed
+from dassl.utils.logger import quiet
 from datasets.base import BenchmarkDataset
-from datasets.few_shot import describe_sample
+from datasets.few_shot import draw_sample, sample_info
 from datasets.manage.catalog import Entry
 from datasets.manage.overview import Place, place_of
+from datasets.readers.split_files import PARTS, Split, read_split_file
 from datasets.resources import SPLITS
 
 SAMPLE = 300  # images that are decoded unless all are asked for
 SHOTS = (1, 2, 4, 8, 16)  # of the published samples
-PARTS = ("train", "val", "test")
 
 Finding = tuple[str, str]  # what was checked, and what was found
 
@@ -79,7 +78,7 @@ def read(entry: Entry, root: Path) -> BenchmarkDataset:
     cfg = get_cfg_default()
     datasets.extend_cfg(cfg)
     cfg.DATASET.NAME, cfg.DATASET.ROOT = entry.name, str(root)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         return DATASET_REGISTRY.get(entry.name)(cfg)
 
 
@@ -143,12 +142,11 @@ def _class_folders(cls: type[BenchmarkDataset]) -> set[str]:
     return {path.split("/")[0] for path in paths if "/" in path}
 
 
-def _shipped(cls: type[BenchmarkDataset], image_dir: str) -> tuple | None:
+def _shipped(cls: type[BenchmarkDataset], image_dir: str) -> Split | None:
     path = SPLITS / f"{cls.split_file}.gz"
     if not path.is_file():
         return None
-    with contextlib.redirect_stdout(io.StringIO()):
-        return cls.read_split(path, image_dir)
+    return read_split_file(path, image_dir)[0]
 
 
 def _check_empty_folders(place: Place) -> None:
@@ -349,16 +347,12 @@ def _check_few_shot(
     met = 0
     for seed in seeds:
         for shots in SHOTS:
-            rng = random.Random(seed)
-            with contextlib.redirect_stdout(io.StringIO()):
-                sample = tuple(
-                    dataset.generate_fewshot_dataset(items, num_shots=n, rng=rng)
-                    for items, n in (
-                        (parts["train"], shots),
-                        (parts["val"], min(shots, dataset.max_val_shots)),
-                    )
+            per_class = (shots, min(shots, dataset.max_val_shots))
+            with quiet():
+                sample = draw_sample(
+                    dataset, parts["train"], parts["val"], per_class, random.Random(seed)
                 )
-                published = describe_sample(dataset, sample, shots, seed)["published"]
+            published = sample_info(dataset, sample, shots, seed)["published"]
             if published is False:
                 raise Fault(
                     f"the {shots}-shot sample of seed {seed} is not the published one: the split "
