@@ -9,7 +9,10 @@ from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError, write_atomically
+from dassl.utils.logger import get_logger
 from datasets.base import BenchmarkDataset, Split
+
+logger = get_logger(__name__)
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE = 32  # pixels; the originals have 8 x 8, with 17 grey levels
@@ -46,7 +49,7 @@ def write_images(folder: Path) -> None:
         return
     from sklearn.datasets import load_digits  # only needed once
 
-    print(f"Writing the handwritten digits of scikit-learn to {folder}")
+    logger.info(f"Writing the handwritten digits of scikit-learn to {folder}")
     digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target)):
         path = folder / f"{label}_{CLASSNAMES[label]}" / f"{index:04d}.png"

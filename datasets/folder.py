@@ -17,8 +17,11 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.errors import closest
 from dassl.utils.files import listed
+from dassl.utils.logger import get_logger
 from datasets.base import BenchmarkDataset
 from datasets.readers.split_files import Split
+
+logger = get_logger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # any case
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -92,7 +95,9 @@ class Folder(BenchmarkDataset):
         classes = ordered_classes(source, parts)
         names = class_names(self.settings.CLASSNAMES, classes, root)
         if all(map(str.isdecimal, names)):
-            print("Note: the prompts will say '0', '1', ...; give names with DATASET.CLASSNAMES")
+            logger.warning(
+                "Note: the prompts will say '0', '1', ...; give names with DATASET.CLASSNAMES"
+            )
         label_of = {name: label for label, name in enumerate(classes)}
         train, val, test = (
             [Datum(path, label_of[c], classname=names[label_of[c]]) for path, c in rows]
@@ -355,12 +360,14 @@ def fill_parts(
                 f"{source}: classes with fewer than 3 images ({len(too_few)}) cannot be split into "
                 f"train, val and test: {listed(too_few)}. Add images or take the classes out."
             )
-        print(f"Splitting into {1 - P_VAL - P_TEST:.0%} train, {P_VAL:.0%} val, {P_TEST:.0%} test")
+        logger.info(
+            f"Splitting into {1 - P_VAL - P_TEST:.0%} train, {P_VAL:.0%} val, {P_TEST:.0%} test"
+        )
         rest, test = _draw(parts[UNSPLIT], P_TEST)
         return *_draw(rest, P_VAL / (1 - P_TEST)), test
     if "val" in parts:
         return parts["train"], parts["val"], parts["test"]
-    print(f"There is no validation part: {P_VAL:.0%} of train are taken for it")
+    logger.info(f"There is no validation part: {P_VAL:.0%} of train are taken for it")
     return *_draw(parts["train"], P_VAL), parts["test"]
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from dassl.utils import write_json
 from dassl.utils.files import PathLike, user_cache_home
+from dassl.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 def user_cache(dataset_dir: PathLike) -> Path:
@@ -33,7 +36,7 @@ def keep_json(content: Any, dataset_dir: PathLike, name: str) -> Path | None:
     try:
         write_json(content, cached)
     except OSError:
-        print(f"Note: {name} is not kept: {reason}, and neither can {cached.parent}")
+        logger.warning(f"Note: {name} is not kept: {reason}, and neither can {cached.parent}")
         return None
-    print(f"Note: {reason}; {name} is kept in {cached.parent}")
+    logger.warning(f"Note: {reason}; {name} is kept in {cached.parent}")
     return cached

@@ -12,7 +12,10 @@ from typing import Any
 
 from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
+from dassl.utils.logger import get_logger
 from datasets.readers.derived_files import keep_json, places
+
+logger = get_logger(__name__)
 
 VERSION = 1
 FLAT = ""  # stands for the folder itself, where there are images and no class folders
@@ -47,7 +50,7 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
             relisted += 1
     if relisted or len(old) != len(changed):
         total = sum(len(names) for names in images.values())
-        print(f"Listed {relisted:,} folders anew in {folder}: {total:,} images in all")
+        logger.info(f"Listed {relisted:,} folders anew in {folder}: {total:,} images in all")
         entries = {
             key: {"changed_ns": changed[key], "count": len(names), "images": "/".join(names)}
             for key, names in images.items()
@@ -91,5 +94,5 @@ def _read_index(path: Path) -> dict[str, Any]:
             raise DataError("its counts or its version are wrong")
         return entries
     except (DataError, KeyError, TypeError, AttributeError) as error:
-        print(f"Note: {path} is not used ({error}); listing the folders anew")
+        logger.warning(f"Note: {path} is not used ({error}); listing the folders anew")
         return {}
