@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -234,25 +235,12 @@ class BenchmarkDataset(DatasetBase):
         )
         folders = [f for f in listdir_nohidden(image_dir) if f not in ignored]
         folders = [f for f in folders if (Path(image_dir) / f).is_dir()]
-        train: list[Datum] = []
-        val: list[Datum] = []
-        test: list[Datum] = []
+        classes = []
         for label, folder in enumerate(folders):
             start = str(Path(image_dir) / folder) + os.sep
-            paths = [start + name for name in _files(Path(start))]
-            n_train, n_val = round(len(paths) * p_trn), round(len(paths) * p_val)
-            if min(n_train, n_val, len(paths) - n_train - n_val) < 1:
-                raise DataError(
-                    f"class folder {Path(image_dir) / folder} holds {len(paths)} images, too few "
-                    "to split into train, val and test; add images or remove the folder"
-                )
-            rng.shuffle(paths)
             name = (new_cnames or {}).get(folder, folder)
-            items = [Datum(impath=p, label=label, classname=name) for p in paths]
-            train += items[:n_train]
-            val += items[n_train : n_train + n_val]
-            test += items[n_train + n_val :]
-        return train, val, test
+            classes.append([Datum(start + f, label, classname=name) for f in _files(Path(start))])
+        return split_classes(classes, p_trn, p_val, rng)
 
     @staticmethod
     def split_trainval(
@@ -302,6 +290,28 @@ class BenchmarkDataset(DatasetBase):
             ]
             for items in args
         ]
+
+
+def split_classes(
+    classes: Iterable[list[Datum]],
+    p_trn: float = 0.5,
+    p_val: float = 0.2,
+    rng: random.Random | ModuleType = random,
+) -> Split:
+    """Shuffles the items of each class in place and divides them (see `read_and_split_data`)."""
+    train, val, test = [], [], []
+    for items in classes:
+        n_train, n_val = round(len(items) * p_trn), round(len(items) * p_val)
+        if min(n_train, n_val, len(items) - n_train - n_val) < 1:
+            raise DataError(
+                f"class {items[0].classname} holds {len(items)} images, too few to split into "
+                f"train, val and test; add some to {Path(items[0].impath).parent}, or remove the class"
+            )
+        rng.shuffle(items)
+        train += items[:n_train]
+        val += items[n_train : n_train + n_val]
+        test += items[n_train + n_val :]
+    return train, val, test
 
 
 def _files(folder: Path) -> list[str]:

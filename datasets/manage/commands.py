@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -64,14 +65,9 @@ def _download(entry: Entry, source_name: str, root: Path, options: Options) -> i
         return WRONG
     print(
         f"{entry.name}: done. To check it: "
-        f"python -m datasets verify {entry.name} --root {args_root(root)}"
+        f"python -m datasets verify {entry.name} --root {shlex.quote(str(root))}"
     )
     return OK
-
-
-def args_root(root: Path) -> str:
-    """Returns a path as one would type it."""
-    return f"'{root}'" if " " in str(root) else str(root)
 
 
 # --- verify ---------------------------------------------------------------------------------------
