@@ -305,7 +305,7 @@ def split_classes(
         if min(n_train, n_val, len(items) - n_train - n_val) < 1:
             raise DataError(
                 f"class {items[0].classname} holds {len(items)} images, too few to split into "
-                f"train, val and test; add some to {Path(items[0].impath).parent}, or remove the class"
+                f"train, val and test; add some to {Path(items[0].impath).parent} or drop the class"
             )
         rng.shuffle(items)
         train += items[:n_train]

@@ -14,9 +14,9 @@ from tabulate import tabulate
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import MissingFileError
 from datasets.manage.catalog import Entry
+from datasets.readers.own_images import EXTENSIONS
 from datasets.resources import SPLITS
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 BUDGET = 5.0  # seconds to count the files of one data set
 
 
@@ -124,7 +124,7 @@ def _measure(folder: Path) -> tuple[int, int, bool]:
     for count, entry in enumerate(_walk(folder)):
         with contextlib.suppress(OSError):  # it was removed meanwhile
             size += entry.stat().st_size
-        images += entry.name.lower().endswith(IMAGE_SUFFIXES)
+        images += entry.name.lower().endswith(EXTENSIONS)
         if count % 1000 == 999 and time.monotonic() > end:
             return images, size, False
     return images, size, True
