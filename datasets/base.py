@@ -1,4 +1,4 @@
-"""What all data sets of the benchmark share: split file, few-shot sample, base and new classes."""
+"""What all datasets of the benchmark share: split file, few-shot sample, base and new classes."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 class BenchmarkDataset(DatasetBase):
-    """A data set with a fixed split, of which few shots and half of the classes may be asked for.
+    """A dataset with a fixed split, of which few shots and half of the classes may be asked for.
 
-    A subclass names its folders and files; `build_split` is overridden where the data set has
+    A subclass names its folders and files; `build_split` is overridden where the dataset has
     annotation files, `read_data` where there is no such thing as a split.
 
     Attributes:
@@ -100,7 +100,7 @@ class BenchmarkDataset(DatasetBase):
         return sample[0], sample[1] if self.max_val_shots else val, test
 
     def read_data(self) -> Split:
-        """Returns the training, validation and test items of the full data set.
+        """Returns the training, validation and test items of the full dataset.
 
         Raises:
             MissingFileError: the image folder, or files that the split names, do not exist.
@@ -108,15 +108,15 @@ class BenchmarkDataset(DatasetBase):
         self.require_folder(self.image_dir)
         if not self.split_file:
             split = self.build_split()
-            return locate_files("the data set's lists", self.image_dir, split)
+            return locate_files("the dataset's lists", self.image_dir, split)
         own, kept = places(self.dataset_dir, self.split_file)
         for path in (own, SPLITS / f"{self.split_file}.gz", kept):
             if path.is_file():
                 split = self.read_split(path, self.image_dir)
                 return locate_files(path, self.image_dir, split)
-        note = f"built from the files of the data set; not the official {self.split_file}"
+        note = f"built from the files of the dataset; not the official {self.split_file}"
         logger.warning(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
-        split = locate_files("the data set's lists", self.image_dir, self.build_split())
+        split = locate_files("the dataset's lists", self.image_dir, self.build_split())
         content = {"note": note, **split_lists(split, self.image_dir)}
         if path := keep_json(content, self.dataset_dir, self.split_file):
             logger.info(f"Saved split to {path}")
@@ -177,11 +177,11 @@ class BenchmarkDataset(DatasetBase):
         instead = f"; or put {self.split_file} there" if self.split_file else ""
         raise MissingFileError(
             f"{type(self).__name__} needs {names[0]} in {self.dataset_dir} to tell which image is "
-            f"what, and it is not there. Unpack the data set's annotations there{instead}."
+            f"what, and it is not there. Unpack the dataset's annotations there{instead}."
         )
 
     def relative_paths(self, items: list[Datum]) -> list[str]:
-        """Returns the paths below the data set's folder that upstream's layout would have."""
+        """Returns the paths below the dataset's folder that upstream's layout would have."""
         prefix = type(self).image_dir
         paths = paths_below(self.image_dir, items)
         return [f"{prefix}/{path}" for path in paths] if prefix else paths
@@ -322,5 +322,5 @@ def _files(folder: Path) -> list[str]:
 
 
 def shipped_classnames(folder: str) -> list[str]:
-    """Returns the class names in label order of the data set whose folder is called `folder`."""
+    """Returns the class names in label order of the dataset whose folder is called `folder`."""
     return read_json(CLASSNAMES)[folder]

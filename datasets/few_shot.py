@@ -205,7 +205,7 @@ def _pick(dataset: SampledDataset, items: list[Datum], rows: list[tuple[str, int
 
 
 def _rows_below(items: list[Datum], folder: str) -> list[tuple[str, int]]:
-    """Returns paths relative to the data set's folder, wherever that lay when they were stored."""
+    """Returns paths relative to the dataset's folder, wherever that lay when they were stored."""
     rows = []
     for item in items:
         parts = Path(item.impath.replace("\\", "/")).parts

@@ -19,11 +19,11 @@ from datasets.readers.split_files import Split
 
 logger = get_logger(__name__)
 
-P_VAL, P_TEST = 0.2, 0.3  # shares of each class, as in the splits of CoOp's data sets
+P_VAL, P_TEST = 0.2, 0.3  # shares of each class, as in the splits of CoOp's datasets
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds the settings of this data set to a configuration."""
+    """Adds the settings of this dataset to a configuration."""
     cfg.DATASET.CSV = ""  # file with the columns path,label[,split]; empty: folders below ROOT
     cfg.DATASET.CLASSNAMES = None  # list in label order, or file; None: as the folders are called
     cfg.DATASET.TEMPLATE = ""  # zero-shot prompt with {} for the name; empty: the default

@@ -24,7 +24,7 @@ class ImageNetV2(ImageNetVariant):
         if images.keys() != {str(label) for label in range(len(wnids))}:
             raise DataError(
                 f"{self.image_dir} holds {len(images):,} folders; expected {len(wnids):,}, called "
-                f"0 to {len(wnids) - 1}. Unpack the data set anew."
+                f"0 to {len(wnids) - 1}. Unpack the dataset anew."
             )
         by_label = {str(label): images[str(label)] for label in range(len(wnids))}
         test = self.items(self.image_dir, by_label, wnids)

@@ -19,7 +19,7 @@ class StanfordCars(BenchmarkDataset):
 
     dataset_dir = "stanford_cars"
     image_dir = ""  # the split file names the folder
-    other_places = (("stanford_cars/stanford_cars", ""),)  # torchvision, one root per data set
+    other_places = (("stanford_cars/stanford_cars", ""),)  # torchvision, one root per dataset
     landmark = "cars_train"
     split_file = "split_zhou_StanfordCars.json"
     template = "a photo of a {}."

@@ -17,9 +17,9 @@ OK, WRONG, ABSENT = 0, 1, 2
 
 
 def show_list(args: argparse.Namespace, chosen: list[Entry]) -> int:
-    """Prints the table of all data sets."""
+    """Prints the table of all datasets."""
     print(list_table(chosen))
-    print("\nTerms are summaries; the data sets' pages, in docs/datasets.md, are what counts.")
+    print("\nTerms are summaries; the datasets' pages, in docs/datasets.md, are what counts.")
     return OK
 
 
@@ -34,7 +34,7 @@ def show_status(args: argparse.Namespace, chosen: list[Entry]) -> int:
 
 
 def download(args: argparse.Namespace, chosen: list[Entry]) -> int:
-    """Fetches data sets; one that fails does not stop the others."""
+    """Fetches datasets; one that fails does not stop the others."""
     root, options = args.root, Options(args.unchecked, args.keep_archives)
     return max(_download(entry, args.source, root, options) for entry in chosen)
 
@@ -74,7 +74,7 @@ def _download(entry: Entry, source_name: str, root: Path, options: Options) -> i
 
 
 def verify(args: argparse.Namespace, chosen: list[Entry]) -> int:
-    """Checks data sets and prints OK, or the first thing that is wrong with each."""
+    """Checks datasets and prints OK, or the first thing that is wrong with each."""
     results = [_verify(entry, args, alone=len(chosen) == 1) for entry in chosen]
     if len(chosen) > 1:
         counts = {code: results.count(code) for code in (OK, WRONG, ABSENT)}

@@ -1,4 +1,4 @@
-"""Fetching a data set: download, unpack beside, move into place. What is there is never touched."""
+"""Fetching a dataset: download, unpack beside, move into place. What is there is never touched."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Options:
 
 
 def fetch(entry: Entry, source: Source, root: Path, options: Options) -> list[str]:
-    """Fetches what a data set lacks from one of its sources, and says what it does.
+    """Fetches what a dataset lacks from one of its sources, and says what it does.
 
     Returns:
         What went wrong, a sentence each; the rest is in place.

@@ -1,4 +1,4 @@
-"""Tables of all data sets: what there is, and what lies in a folder."""
+"""Tables of all datasets: what there is, and what lies in a folder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from datasets.manage.catalog import Entry
 from datasets.readers.own_images import EXTENSIONS
 from datasets.resources import SPLITS
 
-BUDGET = 5.0  # seconds to count the files of one data set
+BUDGET = 5.0  # seconds to count the files of one dataset
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a data set's class looks below a root: folders that need not exist."""
+    """Where a dataset's class looks below a root: folders that need not exist."""
 
     dataset_dir: Path
     image_dir: Path
@@ -34,14 +34,14 @@ class Place:
 
 
 def place_of(entry: Entry, root: Path) -> Place:
-    """Asks the class of a data set where it would look, other known layouts included.
+    """Asks the class of a dataset where it would look, other known layouts included.
 
     Raises:
         MissingFileError: there is no folder `root`.
     """
     if not root.is_dir():
         raise MissingFileError(
-            f"--root {root} does not exist; it must name the folder that holds all data sets"
+            f"--root {root} does not exist; it must name the folder that holds all datasets"
         )
     cls = DATASET_REGISTRY.get(entry.name)
     dataset_dir, image_dir = cls.locate(root)
@@ -50,7 +50,7 @@ def place_of(entry: Entry, root: Path) -> Place:
 
 
 def list_table(entries: list[Entry]) -> str:
-    """Returns name, classes, images per split, terms and way to get of each data set."""
+    """Returns name, classes, images per split, terms and way to get of each dataset."""
     rows = [
         (entry.name, entry.classes, *map(_count, entry.sizes), entry.terms, _way(entry))
         for entry in entries
@@ -61,7 +61,7 @@ def list_table(entries: list[Entry]) -> str:
 
 
 def status_table(entries: list[Entry], root: Path) -> str:
-    """Returns state, images, disk use and what is missing of each data set below `root`."""
+    """Returns state, images, disk use and what is missing of each dataset below `root`."""
     rows = [(entry.name, *_status(entry, root)) for entry in entries]
     headers = ("name", "state", "images", "on disk", "what is missing")
     align = ("left", "left", "right", "right", "left")

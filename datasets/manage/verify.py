@@ -1,4 +1,4 @@
-"""Whether a data set is what the papers used: folders, split, files, images, few-shot samples."""
+"""Whether a dataset is what the papers used: folders, split, files, images, few-shot samples."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ Finding = tuple[str, str]  # what was checked, and what was found
 
 
 class Absent(MissingFileError):  # noqa: N818 (a state to report, not an error to fix)
-    """The data set is not there at all."""
+    """The dataset is not there at all."""
 
 
 class Fault(DataError):  # noqa: N818
-    """The first thing that is wrong with a data set, and the remedy."""
+    """The first thing that is wrong with a dataset, and the remedy."""
 
 
 def verify_steps(
     entry: Entry, root: Path, full: bool = False, seeds: Sequence[int] = (1, 2, 3)
 ) -> Iterator[Finding]:
-    """Checks a data set step by step.
+    """Checks a dataset step by step.
 
     Args:
         entry: which one.
-        root: folder that holds all data sets.
+        root: folder that holds all datasets.
         full: decode all images, not SAMPLE of them.
         seeds: of the few-shot samples to compare with the published ones.
 
@@ -70,7 +70,7 @@ def verify_steps(
 
 
 def read(entry: Entry, root: Path) -> BenchmarkDataset:
-    """Reads the full data set through its class, without the lines that it prints.
+    """Reads the full dataset through its class, without the lines that it prints.
 
     Raises:
         UserError: the class says what is wrong.
@@ -96,7 +96,7 @@ def _find(entry: Entry, root: Path) -> Place:
             raise Fault(f"--root is {root}, but the data lie below {other}; type --root {other}")
     if (root / inner).is_dir():
         raise Fault(
-            f"--root is {root}, which looks like the data set's own folder. It must be named "
+            f"--root is {root}, which looks like the dataset's own folder. It must be named "
             f"'{cls.dataset_dir}', and --root must name the folder that holds it."
         )
     for deep in _folders(folder, depth=3):
@@ -153,13 +153,13 @@ def _check_empty_folders(place: Place) -> None:
     for folder in _folders(place.image_dir):
         if not any(not name.startswith(".") for name in _names(folder)):
             raise Fault(
-                f"folder {folder} is empty; unpack the data set anew, or remove the folder if the "
-                "data set has no such class"
+                f"folder {folder} is empty; unpack the dataset anew, or remove the folder if the "
+                "dataset has no such class"
             )
 
 
 def _check_official_lists(entry: Entry, place: Place, root: Path) -> None:
-    """Where we ship no split, the data set's own lists or the official split file must be there."""
+    """Where we ship no split, the dataset's own lists or the official split file must be there."""
     for need in entry.needs:
         path = place.dataset_dir / need
         built = path.is_file() and need == place.split_file and "note" in _json(path)
@@ -213,7 +213,7 @@ def _check_split(entry: Entry, dataset: BenchmarkDataset) -> str:
             raise Fault(
                 f"{part} has {there:,} images; {entry.name} has {size:,}. The lists or folders in "
                 f"{dataset.dataset_dir} are not the official ones: move them away and fetch the "
-                "data set anew."
+                "dataset anew."
             )
         if size is not None:
             sizes.append(f"{there:,} {part}")
@@ -264,7 +264,7 @@ def _check_classes(entry: Entry, dataset: BenchmarkDataset, parts: dict) -> str:
             if count != wanted:
                 raise Fault(
                     f"class {label} ({dataset.classnames[label]}) has {count} images in {part}; "
-                    f"every class of {entry.name} has {wanted}. Fetch the data set anew."
+                    f"every class of {entry.name} has {wanted}. Fetch the dataset anew."
                 )
     return f"{entry.classes}, from {dataset.classnames[0]} to {dataset.classnames[-1]}"
 
@@ -285,7 +285,7 @@ def _check_files(entry: Entry, dataset: BenchmarkDataset, items: list[Datum]) ->
     if missing:
         raise Fault(
             f"{len(missing):,} of {len(items):,} images are missing: {listed(missing)}. Unpack the "
-            "data set anew."
+            "dataset anew."
         )
     extra = _extra_folders(entry, folders)
     if extra:
@@ -328,7 +328,7 @@ def _check_images(items: list[Datum], full: bool, dataset: BenchmarkDataset) -> 
     if problems:
         also = f" ({len(problems) - 1:,} more like it)" if len(problems) > 1 else ""
         raise Fault(
-            f"{problems[0]}{also}. Fetch the file anew, or unpack the data set anew into "
+            f"{problems[0]}{also}. Fetch the file anew, or unpack the dataset anew into "
             f"{dataset.dataset_dir}."
         )
     hint = "" if step == 1 else " (a sample; --full: all)"

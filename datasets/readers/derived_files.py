@@ -1,4 +1,4 @@
-"""Files that we derive from a data set: beside it, or in the user's cache where it is read-only."""
+"""Files that we derive from a dataset: beside it, or in the user's cache where it is read-only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = get_logger(__name__)
 
 
 def user_cache(dataset_dir: PathLike) -> Path:
-    """Returns the folder for one data set in the user's cache, keyed by where the data set lies."""
+    """Returns the folder for one dataset in the user's cache, keyed by where the dataset lies."""
     path = Path(dataset_dir).absolute()
     key = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     return user_cache_home() / f"{path.name}-{key}"

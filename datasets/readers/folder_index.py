@@ -1,4 +1,4 @@
-"""Which images the class folders of a large data set hold: listed once, then read from an index.
+"""Which images the class folders of a large dataset hold: listed once, then read from an index.
 
 The index is JSON beside the data. It holds nothing that depends on where the data lie, and a
 folder's entry counts only as long as the folder's time of change is the one that was seen.
@@ -63,7 +63,7 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
 def _times_of_change(folder: Path) -> dict[str, int]:
     """Returns {class folder: time}, sorted; a file added, removed or renamed changes it."""
     if not folder.is_dir():
-        raise MissingFileError(f"folder {folder} does not exist; unpack the data set there")
+        raise MissingFileError(f"folder {folder} does not exist; unpack the dataset there")
     with os.scandir(folder) as entries:
         times = {
             entry.name: entry.stat().st_mtime_ns

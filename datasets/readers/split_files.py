@@ -153,7 +153,7 @@ def locate_files(source: object, image_dir: PathLike, split: Split) -> Split:
         wanted = sum(len(items) for items in split)
         raise MissingFileError(
             f"{len(missing):,} of the {wanted:,} images that {source} names are missing: "
-            f"{listed(missing)}. Unpack the data set anew into {image_dir}; to use other images, "
+            f"{listed(missing)}. Unpack the dataset anew into {image_dir}; to use other images, "
             "put a split file of your own beside them."
         )
     return located

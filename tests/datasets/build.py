@@ -1,4 +1,4 @@
-"""Builds a data set as train.py does, without a trainer around it."""
+"""Builds a dataset as train.py does, without a trainer around it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets.base import BenchmarkDataset
 
 
 def build(name: str, root: Path, **settings: Any) -> BenchmarkDataset:
-    """Builds a registered data set.
+    """Builds a registered dataset.
 
     Args:
         name: registry name.

@@ -20,7 +20,7 @@ from tests.datasets.helpers_cli import check, overwrite, run
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A root with complete data sets; images are hard links to a few pictures."""
+    """A root with complete datasets; images are hard links to a few pictures."""
     root = tmp_path_factory.mktemp("good")
     for name in ("DescribableTextures", "OxfordPets"):
         fixtures.make(name, root)

@@ -1,4 +1,4 @@
-"""Each of the fifteen data sets in its official layout: counts, labels, class names, splits."""
+"""Each of the fifteen datasets in its official layout: counts, labels, class names, splits."""
 
 from __future__ import annotations
 
