@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from yacs.config import CfgNode
@@ -19,7 +19,8 @@ from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
 from dassl.utils.tools import without_garbage_collection
 from datasets.few_shot import describe_sample, few_shot_sample, sample_info, split_digest
-from datasets.readers.derived_files import keep_json, places
+from datasets.readers.derived_files import derived_paths, save_derived
+from datasets.readers.folder_index import image_names
 from datasets.readers.split_files import (
     Split,
     check_split,
@@ -55,6 +56,8 @@ class BenchmarkDataset(DatasetBase):
         split_file: the official split file's name; looked for in `dataset_dir`, then among the
             files that ship with the project; if it is in neither, `build_split` makes it.
             Empty: there is none, and `build_split` is the official way.
+        ignored: folders that are no classes, where a split is built.
+        new_cnames: {folder: class name} of the classes that are not called as their folder.
         template: zero-shot prompt, with {} for the class name.
         few_shot: whether DATASET.NUM_SHOTS draws a sample; not for data that are test data only.
         max_val_shots: validation images per class that go with a sample (CoOp, arXiv 2109.01134,
@@ -67,6 +70,8 @@ class BenchmarkDataset(DatasetBase):
     other_places: tuple[tuple[str, str], ...] = ()
     landmark = ""
     split_file = ""
+    ignored: tuple[str, ...] = ()
+    new_cnames: Mapping[str, str] = MappingProxyType({})
     template = "a photo of a {}."
     few_shot = True
     max_val_shots = 4
@@ -109,7 +114,7 @@ class BenchmarkDataset(DatasetBase):
         if not self.split_file:
             split = self.build_split()
             return locate_files("the dataset's lists", self.image_dir, split)
-        own, kept = places(self.dataset_dir, self.split_file)
+        own, kept = derived_paths(self.dataset_dir, self.split_file)
         for path in (own, SPLITS / f"{self.split_file}.gz", kept):
             if path.is_file():
                 split = self.read_split(path, self.image_dir)
@@ -118,13 +123,15 @@ class BenchmarkDataset(DatasetBase):
         logger.warning(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
         split = locate_files("the dataset's lists", self.image_dir, self.build_split())
         content = {"note": note, **split_lists(split, self.image_dir)}
-        if path := keep_json(content, self.dataset_dir, self.split_file):
+        if path := save_derived(content, self.dataset_dir, self.split_file):
             logger.info(f"Saved split to {path}")
         return split
 
     def build_split(self) -> Split:
         """Draws a split where there is no official one; always the same for the same files."""
-        return self.read_and_split_data(self.image_dir, rng=random.Random(1))
+        return self.read_and_split_data(
+            self.image_dir, ignored=self.ignored, new_cnames=self.new_cnames, rng=random.Random(1)
+        )
 
     # --- folders ----------------------------------------------------------------------------------
 
@@ -215,7 +222,7 @@ class BenchmarkDataset(DatasetBase):
         p_trn: float = 0.5,
         p_val: float = 0.2,
         ignored: tuple[str, ...] | list[str] = (),
-        new_cnames: dict[str, str] | None = None,
+        new_cnames: Mapping[str, str] | None = None,
         rng: random.Random | ModuleType = random,
     ) -> Split:
         """Splits a folder of class folders, class by class.
@@ -239,7 +246,9 @@ class BenchmarkDataset(DatasetBase):
         for label, folder in enumerate(folders):
             start = str(Path(image_dir) / folder) + os.sep
             name = (new_cnames or {}).get(folder, folder)
-            classes.append([Datum(start + f, label, classname=name) for f in _files(Path(start))])
+            classes.append(
+                [Datum(start + f, label, classname=name) for f in image_names(Path(start))]
+            )
         return split_classes(classes, p_trn, p_val, rng)
 
     @staticmethod
@@ -312,13 +321,6 @@ def split_classes(
         val += items[n_train : n_train + n_val]
         test += items[n_train + n_val :]
     return train, val, test
-
-
-def _files(folder: Path) -> list[str]:
-    names = listdir_nohidden(folder)
-    if not names:
-        raise DataError(f"class folder {folder} holds no images; add some or remove the folder")
-    return names
 
 
 def shipped_classnames(folder: str) -> list[str]:

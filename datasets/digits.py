@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -29,6 +30,9 @@ class Digits(BenchmarkDataset):
     dataset_dir = "digits"
     image_dir = "images"
     split_file = "split_Digits.json"
+    new_cnames = MappingProxyType(
+        {f"{label}_{name}": name for label, name in enumerate(CLASSNAMES)}
+    )
     template = "a photo of a {}."
 
     def read_data(self) -> Split:
@@ -59,11 +63,3 @@ def write_images(folder: Path) -> None:
         image = Image.fromarray(grey).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         write_atomically(path, lambda part, image=image: image.save(part, format="PNG"))
     write_atomically(done, lambda part: Path(part).write_text(f"{len(digits.target)}\n"))
-
-
-def make_split(folder: Path) -> Split:
-    """Draws the split that ships with the project: 50% train, 20% val, 30% test, seed 1."""
-    import random
-
-    names = {f"{label}_{name}": name for label, name in enumerate(CLASSNAMES)}
-    return BenchmarkDataset.read_and_split_data(folder, new_cnames=names, rng=random.Random(1))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, read_json
 from dassl.utils.logger import get_logger
-from datasets.readers.derived_files import keep_json, places
+from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.resources import PUBLISHED
 
 logger = get_logger(__name__)
@@ -56,7 +56,7 @@ def few_shot_sample(
     if seed < 0:
         return draw_sample(dataset, train, val, shots, random)
     name = f"split_fewshot/shot_{num_shots}-seed_{seed}.json"
-    for stored in places(dataset.dataset_dir, name):
+    for stored in derived_paths(dataset.dataset_dir, name):
         sample = _read_stored(stored, dataset, source, train, val)
         if sample is not None and _is_of_size(sample, train, val, shots):
             return sample
@@ -66,7 +66,7 @@ def few_shot_sample(
     for part, items in zip(("train", "val"), sample):
         paths = dataset.relative_paths(items)
         content[part] = [[path, i.label, i.classname] for path, i in zip(paths, items)]
-    kept = keep_json(content, dataset.dataset_dir, name)
+    kept = save_derived(content, dataset.dataset_dir, name)
     if kept is not None:
         logger.info(f"Saving preprocessed few-shot data to {kept}")
     return sample

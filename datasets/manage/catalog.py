@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from dassl.utils import UnknownNameError, read_json
@@ -93,6 +95,10 @@ class Entry:
     @property
     def images(self) -> int:
         return sum(size or 0 for size in self.sizes)
+
+    def command(self, verb: str, root: Path) -> str:
+        """Returns the command that downloads or verifies the dataset, as one types it."""
+        return f"python -m datasets {verb} {self.name} --root {shlex.quote(str(root))}"
 
     def source(self, name: str = "") -> Source:
         """Returns the source called `name`; without a name, the first that is not gone.

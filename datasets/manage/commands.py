@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def download(args: argparse.Namespace, chosen: list[Entry]) -> int:
 
 def _download(entry: Entry, source_name: str, root: Path, options: Options) -> int:
     if entry.by_hand:
-        if root.is_dir() and place_of(entry, root).exists:
+        if root.is_dir() and place_of(entry, root)[1].is_dir():
             print(f"{entry.name}: there already")
             return OK
         print("\n".join(entry.by_hand).replace("{root}", str(root)))
@@ -63,10 +62,7 @@ def _download(entry: Entry, source_name: str, root: Path, options: Options) -> i
         for way in ways(entry, root, source):
             print(f"  {way}")
         return WRONG
-    print(
-        f"{entry.name}: done. To check it: "
-        f"python -m datasets verify {entry.name} --root {shlex.quote(str(root))}"
-    )
+    print(f"{entry.name}: done. To check it: {entry.command('verify', root)}")
     return OK
 
 

@@ -67,7 +67,7 @@ def fetch(entry: Entry, source: Source, root: Path, options: Options) -> list[st
 def ways(entry: Entry, root: Path, source: Source) -> list[str]:
     """Returns what to try when `source` failed, a line each."""
     folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
-    command = f"python -m datasets download {entry.name} --root {root}"
+    command = entry.command("download", root)
     lines = [
         f"{command} --source {other.name}" + (f"   (gone: {other.gone})" if other.gone else "")
         for other in entry.sources

@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
@@ -20,21 +19,8 @@ from datasets.resources import SPLITS
 BUDGET = 5.0  # seconds to count the files of one dataset
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a dataset's class looks below a root: folders that need not exist."""
-
-    dataset_dir: Path
-    image_dir: Path
-    split_file: str
-
-    @property
-    def exists(self) -> bool:
-        return self.image_dir.is_dir()
-
-
-def place_of(entry: Entry, root: Path) -> Place:
-    """Asks the class of a dataset where it would look, other known layouts included.
+def place_of(entry: Entry, root: Path) -> tuple[Path, Path]:
+    """Returns where the folder of a dataset and its images are, or should be.
 
     Raises:
         MissingFileError: there is no folder `root`.
@@ -45,8 +31,8 @@ def place_of(entry: Entry, root: Path) -> Place:
         )
     cls = DATASET_REGISTRY.get(entry.name)
     dataset_dir, image_dir = cls.locate(root)
-    below = cls.landmark and not (image_dir / cls.landmark).is_dir()
-    return Place(dataset_dir, image_dir / (cls.landmark if below else ""), cls.split_file)
+    landmark = image_dir / cls.landmark
+    return dataset_dir, image_dir if landmark.is_dir() else landmark
 
 
 def list_table(entries: list[Entry]) -> str:
@@ -90,19 +76,19 @@ def _way(entry: Entry) -> str:
 
 
 def _status(entry: Entry, root: Path) -> tuple[str, str, str, str]:
-    place = place_of(entry, root)
-    if not place.dataset_dir.is_dir():
+    dataset_dir, image_dir = place_of(entry, root)
+    if not dataset_dir.is_dir():
         return "absent", "", "", ""
-    images, size, complete = _measure(place.dataset_dir)
+    images, size, complete = _measure(dataset_dir)
     at_least = "" if complete else ">"
     missing = []
-    if not place.exists:
-        missing.append(f"{place.image_dir.relative_to(place.dataset_dir)}/")
+    if not image_dir.is_dir():
+        missing.append(f"{image_dir.relative_to(dataset_dir)}/")
     elif images < entry.images and complete:
         missing.append(f"{entry.images - images:,} images")
-    shipped = (SPLITS / f"{place.split_file}.gz").is_file()
+    shipped = (SPLITS / f"{DATASET_REGISTRY.get(entry.name).split_file}.gz").is_file()
     needs = () if shipped else entry.needs
-    missing += [need for need in needs if not (place.dataset_dir / need).exists()]
+    missing += [need for need in needs if not (dataset_dir / need).exists()]
     if not images:
         return "absent", "", "", ""
     state = "partly there" if missing else "ready"

@@ -20,7 +20,7 @@ from dassl.utils.logger import quiet
 from datasets.base import BenchmarkDataset
 from datasets.few_shot import draw_sample, sample_info
 from datasets.manage.catalog import Entry
-from datasets.manage.overview import Place, place_of
+from datasets.manage.overview import place_of
 from datasets.readers.split_files import PARTS, Split, read_split_file
 from datasets.resources import SPLITS
 
@@ -56,9 +56,9 @@ def verify_steps(
         Absent: it is not there.
         Fault: the first thing that is wrong.
     """
-    place = _find(entry, root)
-    _check_empty_folders(place)
-    _check_official_lists(entry, place, root)
+    dataset_dir, image_dir = _find(entry, root)
+    _check_empty_folders(image_dir)
+    _check_official_lists(entry, dataset_dir, root)
     dataset = _read(entry, root)
     yield "split", _check_split(entry, dataset)
     parts = _parts(dataset)
@@ -85,10 +85,11 @@ def read(entry: Entry, root: Path) -> BenchmarkDataset:
 # --- folders --------------------------------------------------------------------------------------
 
 
-def _find(entry: Entry, root: Path) -> Place:
-    place = place_of(entry, root)
-    if place.exists:
-        return place
+def _find(entry: Entry, root: Path) -> tuple[Path, Path]:
+    """Returns the folders of a dataset and of its images; they are there."""
+    dataset_dir, image_dir = place_of(entry, root)
+    if image_dir.is_dir():
+        return dataset_dir, image_dir
     cls = DATASET_REGISTRY.get(entry.name)
     folder, inner = root / cls.dataset_dir, Path(cls.image_dir) / cls.landmark
     for other in (root.absolute().parent, *_folders(root)):
@@ -114,7 +115,7 @@ def _find(entry: Entry, root: Path) -> Place:
 
 
 def _fetch_again(entry: Entry, root: Path) -> str:
-    return f"to get it: python -m datasets download {entry.name} --root {root}"
+    return f"to get it: {entry.command('download', root)}"
 
 
 def _names(folder: Path) -> list[str]:
@@ -149,8 +150,8 @@ def _shipped(cls: type[BenchmarkDataset], image_dir: str) -> Split | None:
     return read_split_file(path, image_dir)[0]
 
 
-def _check_empty_folders(place: Place) -> None:
-    for folder in _folders(place.image_dir):
+def _check_empty_folders(image_dir: Path) -> None:
+    for folder in _folders(image_dir):
         if not any(not name.startswith(".") for name in _names(folder)):
             raise Fault(
                 f"folder {folder} is empty; unpack the dataset anew, or remove the folder if the "
@@ -158,11 +159,12 @@ def _check_empty_folders(place: Place) -> None:
             )
 
 
-def _check_official_lists(entry: Entry, place: Place, root: Path) -> None:
+def _check_official_lists(entry: Entry, dataset_dir: Path, root: Path) -> None:
     """Where we ship no split, the dataset's own lists or the official split file must be there."""
     for need in entry.needs:
-        path = place.dataset_dir / need
-        built = path.is_file() and need == place.split_file and "note" in _json(path)
+        path = dataset_dir / need
+        split_file = DATASET_REGISTRY.get(entry.name).split_file
+        built = path.is_file() and need == split_file and "note" in _json(path)
         if built:
             raise Fault(
                 f"{path} was made by this project because the official one was missing: results "

@@ -20,14 +20,14 @@ def user_cache(dataset_dir: PathLike) -> Path:
     return user_cache_home() / f"{path.name}-{key}"
 
 
-def places(dataset_dir: PathLike, name: str) -> tuple[Path, Path]:
+def derived_paths(dataset_dir: PathLike, name: str) -> tuple[Path, Path]:
     """Returns where the derived file `name` may lie, in the order in which to look."""
     return Path(dataset_dir) / name, user_cache(dataset_dir) / name
 
 
-def keep_json(content: Any, dataset_dir: PathLike, name: str) -> Path | None:
+def save_derived(content: Any, dataset_dir: PathLike, name: str) -> Path | None:
     """Writes a derived file and returns where it went; None, with a note, if it went nowhere."""
-    beside, cached = places(dataset_dir, name)
+    beside, cached = derived_paths(dataset_dir, name)
     try:
         write_json(content, beside)
         return beside

@@ -13,7 +13,7 @@ from typing import Any
 from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
-from datasets.readers.derived_files import keep_json, places
+from datasets.readers.derived_files import derived_paths, save_derived
 
 logger = get_logger(__name__)
 
@@ -36,7 +36,7 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
     changed = _times_of_change(folder)
     name = f"index_{folder.name}.json"
     old: dict[str, Any] = {}
-    for path in places(dataset_dir, name):
+    for path in derived_paths(dataset_dir, name):
         old = old or _read_index(path)
     images: dict[str, list[str]] = {}
     relisted = 0
@@ -46,7 +46,7 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
             # One string a folder: a thousand are read ten times faster than a million names.
             images[key] = entry["images"].split("/")
         else:
-            images[key] = _list_images(folder / key)
+            images[key] = image_names(folder / key)
             relisted += 1
     if relisted or len(old) != len(changed):
         total = sum(len(names) for names in images.values())
@@ -56,7 +56,7 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
             for key, names in images.items()
         }
         index = {"version": VERSION, "folder": folder.name, "count": total, "folders": entries}
-        keep_json(index, dataset_dir, name)
+        save_derived(index, dataset_dir, name)
     return images
 
 
@@ -73,7 +73,8 @@ def _times_of_change(folder: Path) -> dict[str, int]:
     return dict(sorted(times.items())) or {FLAT: folder.stat().st_mtime_ns}
 
 
-def _list_images(folder: Path) -> list[str]:
+def image_names(folder: Path) -> list[str]:
+    """Returns the names of the images in a class folder, sorted; raises DataError without any."""
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if not e.name.startswith("."))
     if not names:

@@ -12,6 +12,7 @@ from datasets.folder import Folder
 from datasets.imagenet import ImageNet
 from datasets.sun397 import SUN397
 from tests.datasets import fixtures
+from tests.datasets.build import build
 
 
 @pytest.mark.parametrize("name", fixtures.COUNTS)
@@ -66,3 +67,9 @@ def test_a_subset_of_the_classes_keeps_the_domains(subsample):
     assert [item.domain for item in kept] == [10 + label for label in labels]
     assert [item.classname for item in kept] == [f"class {label}" for label in labels]
     assert [item.label for item in kept] == [0, 1]
+
+
+def test_the_split_of_the_digits_is_the_one_that_would_be_built(tmp_path, monkeypatch):
+    shipped = build("Digits", tmp_path)
+    monkeypatch.setattr("datasets.base.SPLITS", tmp_path / "none")
+    assert build("Digits", tmp_path).split_digest == shipped.split_digest
