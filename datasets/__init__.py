@@ -1,7 +1,8 @@
-"""Datasets, one file each. Importing the package imports every file here, which registers them.
+"""Datasets, one file each, and what they share: `base.py` and `few_shot.py`.
 
-To add a dataset, put a file here: nothing else has to change. A file that cannot be imported does
-not stop the others; the reason is reported when a dataset is asked for that nobody registered.
+Importing the package imports every file here, which registers the datasets. To add one, put a file
+here: nothing else has to change. A file that cannot be imported does not stop the others; the
+reason is reported when a dataset is asked for that nobody registered.
 """
 
 from __future__ import annotations

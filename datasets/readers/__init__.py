@@ -1,1 +1,1 @@
-"""How files and folders on disk are read: annotations, class folders, splits, derived files."""
+"""What lies on disk for a dataset, and how to read it: annotations, folders, splits, our files."""
