@@ -285,7 +285,7 @@ def main() -> int:
     parser.add_argument("--json", help="file for the results; those of other cases stay in it")
     args = parser.parse_args()
     device = torch.device(args.device)
-    names = json.loads((ROOT / "datasets/classnames.json").read_text(encoding="utf-8"))
+    names = json.loads((ROOT / "datasets/resources/classnames.json").read_text(encoding="utf-8"))
     report = {**describe_run(), "threads": torch.get_num_threads(), "results": []}
     dtype = torch.float16 if args.precision == "fp16" else torch.float32
     report |= {"precision": args.precision, "backend": default_backend(device, dtype)}

@@ -1,7 +1,8 @@
-"""Data sets, one file each. Importing the package imports every file here, which registers them.
+"""Datasets, one file each, and what they share: `base.py` and `few_shot.py`.
 
-To add a data set, put a file here: nothing else has to change. A file that cannot be imported does
-not stop the others; the reason is reported when a data set is asked for that nobody registered.
+Importing the package imports every file here, which registers the datasets. To add one, put a file
+here: nothing else has to change. A file that cannot be imported does not stop the others; the
+reason is reported when a dataset is asked for that nobody registered.
 """
 
 from __future__ import annotations
@@ -17,5 +18,5 @@ modules, failed_imports = import_files(__name__, __path__)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds the settings of every data set to a configuration."""
+    """Adds the settings of every dataset to a configuration."""
     extend_cfg_by(modules, cfg)

@@ -1,4 +1,4 @@
-"""Lists, fetches and checks data sets: `python -m datasets {list,status,download,verify}`."""
+"""Lists, fetches and checks datasets: `python -m datasets {list,status,download,verify}`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from dassl.utils.cli import run_cli
-from datasets.catalog import entries
-from datasets.commands import download, show_list, show_status, verify
+from datasets.manage.catalog import entries
+from datasets.manage.commands import download, show_list, show_status, verify
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,15 +22,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     def common(sub: argparse.ArgumentParser, named: bool) -> None:
         if named:
-            sub.add_argument("name", metavar="NAME", help="a data set's name, or all")
-        sub.add_argument(
-            "--root", type=_path, required=True, help="folder that holds all data sets"
-        )
+            sub.add_argument("name", metavar="NAME", help="a dataset's name, or all")
+        sub.add_argument("--root", type=_path, required=True, help="folder that holds all datasets")
 
-    command("list", show_list, "the data sets: classes, sizes, terms, how to get them")
+    command("list", show_list, "the datasets: classes, sizes, terms, how to get them")
     common(command("status", show_status, "what lies in a folder, and what is missing"), False)
 
-    sub = command("download", download, "fetch a data set; what is there is never touched")
+    sub = command("download", download, "fetch a dataset; what is there is never touched")
     common(sub, True)
     sub.add_argument("--source", default="", help="official, mirror, ...; see docs/datasets.md")
     sub.add_argument("--keep-archives", action="store_true", help="do not delete them afterwards")
@@ -38,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--unchecked", action="store_true", help="take files whose checksum is not the known one"
     )
 
-    sub = command("verify", verify, "check a data set; exit code 0: OK, 1: wrong, 2: not there")
+    sub = command("verify", verify, "check a dataset; exit code 0: OK, 1: wrong, 2: not there")
     common(sub, True)
     sub.add_argument("--full", action="store_true", help="decode all images, not a sample")
     sub.add_argument(

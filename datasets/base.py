@@ -1,14 +1,13 @@
-"""What all data sets of the benchmark share: split file, few-shot sample, base and new classes."""
+"""What all datasets of the benchmark share: split file, few-shot sample, base and new classes."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import os
 import random
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from yacs.config import CfgNode
@@ -17,13 +16,23 @@ from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json, write_json
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import PathLike
+from dassl.utils.logger import get_logger
 from dassl.utils.tools import without_garbage_collection
-from datasets.checks import Split, check_split, locate_files
-from datasets.few_shot import describe_sample, few_shot_sample, split_digest
-from datasets.storage import keep_json, places
+from datasets.few_shot import describe_sample, few_shot_sample, sample_info, split_digest
+from datasets.readers.derived_files import derived_paths, save_derived
+from datasets.readers.folder_index import image_names
+from datasets.readers.split_files import (
+    Split,
+    check_split,
+    locate_files,
+    paths_below,
+    read_split_file,
+    split_lists,
+)
+from datasets.resources import CLASSNAMES, SPLITS
 
-SPLITS = Path(__file__).parent / "splits"  # split files that ship with the project
-CLASSNAMES = Path(__file__).with_name("classnames.json")  # data set → names in label order
+logger = get_logger(__name__)
+
 SUBSAMPLES = ("all", "base", "new")
 
 
@@ -33,9 +42,9 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 class BenchmarkDataset(DatasetBase):
-    """A data set with a fixed split, of which few shots and half of the classes may be asked for.
+    """A dataset with a fixed split, of which few shots and half of the classes may be asked for.
 
-    A subclass names its folders and files; `build_split` is overridden where the data set has
+    A subclass names its folders and files; `build_split` is overridden where the dataset has
     annotation files, `read_data` where there is no such thing as a split.
 
     Attributes:
@@ -47,6 +56,8 @@ class BenchmarkDataset(DatasetBase):
         split_file: the official split file's name; looked for in `dataset_dir`, then among the
             files that ship with the project; if it is in neither, `build_split` makes it.
             Empty: there is none, and `build_split` is the official way.
+        ignored: folders that are no classes, where a split is built.
+        new_cnames: {folder: class name} of the classes that are not called as their folder.
         template: zero-shot prompt, with {} for the class name.
         few_shot: whether DATASET.NUM_SHOTS draws a sample; not for data that are test data only.
         max_val_shots: validation images per class that go with a sample (CoOp, arXiv 2109.01134,
@@ -59,6 +70,8 @@ class BenchmarkDataset(DatasetBase):
     other_places: tuple[tuple[str, str], ...] = ()
     landmark = ""
     split_file = ""
+    ignored: tuple[str, ...] = ()
+    new_cnames: Mapping[str, str] = MappingProxyType({})
     template = "a photo of a {}."
     few_shot = True
     max_val_shots = 4
@@ -87,11 +100,12 @@ class BenchmarkDataset(DatasetBase):
         sample = few_shot_sample(
             self, train, from_val, shots, self.max_val_shots, seed, self.split_digest
         )
-        self.few_shot_info = describe_sample(self, sample, shots, seed)
+        self.few_shot_info = sample_info(self, sample, shots, seed)
+        logger.info(describe_sample(type(self).dataset_dir, self.few_shot_info))
         return sample[0], sample[1] if self.max_val_shots else val, test
 
     def read_data(self) -> Split:
-        """Returns the training, validation and test items of the full data set.
+        """Returns the training, validation and test items of the full dataset.
 
         Raises:
             MissingFileError: the image folder, or files that the split names, do not exist.
@@ -99,40 +113,53 @@ class BenchmarkDataset(DatasetBase):
         self.require_folder(self.image_dir)
         if not self.split_file:
             split = self.build_split()
-            return locate_files("the data set's lists", self.image_dir, split)
-        own, kept = places(self.dataset_dir, self.split_file)
+            return locate_files("the dataset's lists", self.image_dir, split)
+        own, kept = derived_paths(self.dataset_dir, self.split_file)
         for path in (own, SPLITS / f"{self.split_file}.gz", kept):
             if path.is_file():
                 split = self.read_split(path, self.image_dir)
                 return locate_files(path, self.image_dir, split)
-        note = f"built from the files of the data set; not the official {self.split_file}"
-        print(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
-        split = locate_files("the data set's lists", self.image_dir, self.build_split())
-        content = {"note": note, **_split_lists(*split, self.image_dir)}
-        if path := keep_json(content, self.dataset_dir, self.split_file):
-            print(f"Saved split to {path}")
+        note = f"built from the files of the dataset; not the official {self.split_file}"
+        logger.warning(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
+        split = locate_files("the dataset's lists", self.image_dir, self.build_split())
+        content = {"note": note, **split_lists(split, self.image_dir)}
+        if path := save_derived(content, self.dataset_dir, self.split_file):
+            logger.info(f"Saved split to {path}")
         return split
 
     def build_split(self) -> Split:
         """Draws a split where there is no official one; always the same for the same files."""
-        return self.read_and_split_data(self.image_dir, rng=random.Random(1))
+        return self.read_and_split_data(
+            self.image_dir, ignored=self.ignored, new_cnames=self.new_cnames, rng=random.Random(1)
+        )
 
     # --- folders ----------------------------------------------------------------------------------
 
+    @classmethod
+    def locate(cls, root: Path) -> tuple[Path, Path]:
+        """Returns the full paths of the dataset and of its images; reads nothing.
+
+        They are the first known place where there are images, or else upstream's.
+
+        Args:
+            root: DATASET.ROOT, the folder that holds all datasets.
+        """
+        root = root.expanduser().absolute()
+        places = ((cls.dataset_dir, cls.image_dir), *cls.other_places)
+        there = (place for place in places if root.joinpath(*place, cls.landmark).is_dir())
+        folder, images = next(there, places[0])
+        return root / folder, root / folder / images
+
     def find_folders(self, root: Path) -> None:
-        """Makes `dataset_dir` and `image_dir` full paths: upstream's or another known place."""
-        upstream = (self.dataset_dir, self.image_dir)
-        for place in (upstream, *self.other_places):
-            if root.joinpath(*place, self.landmark).is_dir():
-                break
-        else:
-            place = upstream
-        self.dataset_dir, self.image_dir = (str(root / place[0]), str(root.joinpath(*place)))
-        if place != upstream:
-            print(
-                f"Note: {type(self).__name__} is read from {self.image_dir}, as there is no "
-                f"{root.joinpath(*upstream, self.landmark)}"
+        """Makes `dataset_dir` and `image_dir` the full paths that `locate` returns."""
+        upstream = root / self.dataset_dir / self.image_dir
+        dataset_dir, image_dir = self.locate(root)
+        if image_dir != upstream:
+            logger.warning(
+                f"Note: {type(self).__name__} is read from {image_dir}, as there is no "
+                f"{upstream / self.landmark}"
             )
+        self.dataset_dir, self.image_dir = str(dataset_dir), str(image_dir)
 
     def require_folder(self, folder: PathLike) -> None:
         """Raises MissingFileError with advice unless `folder` exists."""
@@ -157,11 +184,11 @@ class BenchmarkDataset(DatasetBase):
         instead = f"; or put {self.split_file} there" if self.split_file else ""
         raise MissingFileError(
             f"{type(self).__name__} needs {names[0]} in {self.dataset_dir} to tell which image is "
-            f"what, and it is not there. Unpack the data set's annotations there{instead}."
+            f"what, and it is not there. Unpack the dataset's annotations there{instead}."
         )
 
     def relative_paths(self, items: list[Datum]) -> list[str]:
-        """Returns the paths below the data set's folder that upstream's layout would have."""
+        """Returns the paths below the dataset's folder that upstream's layout would have."""
         prefix = type(self).image_dir
         paths = paths_below(self.image_dir, items)
         return [f"{prefix}/{path}" for path in paths] if prefix else paths
@@ -170,32 +197,12 @@ class BenchmarkDataset(DatasetBase):
 
     @staticmethod
     def read_split(filepath: PathLike, path_prefix: PathLike) -> Split:
-        """Reads a split file, {"train": [[path, label, class name], ...], "val": ..., "test": ...}.
-
-        Backslashes in paths, from files written on Windows, are taken for slashes.
-
-        Args:
-            filepath: the file; gzipped if its name ends in .gz.
-            path_prefix: folder that the paths in it start from.
-        """
-        print(f"Reading split from {filepath}")
-        lists = _read_lists(Path(filepath))
-        start = str(path_prefix) + os.sep
-        try:
-            if "note" in lists:  # one of ours, see read_data
-                print(f"Note: this split was {lists['note']}")
-            return tuple(
-                [
-                    Datum(start + path.replace("\\", "/"), int(label), classname=name)
-                    for path, label, name in lists[part]
-                ]
-                for part in ("train", "val", "test")
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"{filepath} is no split file ({error!r}): expected lists of [path, label, class "
-                'name] under "train", "val" and "test". Delete it to use the official one.'
-            ) from None
+        """Reads a split file; the paths in it start from `path_prefix` (see `read_split_file`)."""
+        logger.info(f"Reading split from {filepath}")
+        split, note = read_split_file(Path(filepath), path_prefix)
+        if note:  # one of ours, see read_data
+            logger.warning(f"Note: this split was {note}")
+        return split
 
     @staticmethod
     def save_split(
@@ -206,8 +213,8 @@ class BenchmarkDataset(DatasetBase):
         path_prefix: PathLike,
     ) -> None:
         """Writes a split file; paths in it are relative to `path_prefix`."""
-        write_json(_split_lists(train, val, test, path_prefix), filepath)
-        print(f"Saved split to {filepath}")
+        write_json(split_lists((train, val, test), path_prefix), filepath)
+        logger.info(f"Saved split to {filepath}")
 
     @staticmethod
     def read_and_split_data(
@@ -215,7 +222,7 @@ class BenchmarkDataset(DatasetBase):
         p_trn: float = 0.5,
         p_val: float = 0.2,
         ignored: tuple[str, ...] | list[str] = (),
-        new_cnames: dict[str, str] | None = None,
+        new_cnames: Mapping[str, str] | None = None,
         rng: random.Random | ModuleType = random,
     ) -> Split:
         """Splits a folder of class folders, class by class.
@@ -230,37 +237,26 @@ class BenchmarkDataset(DatasetBase):
         Raises:
             DataError: a class folder holds too few images to give each part one.
         """
-        print(
+        logger.info(
             f"Splitting into {p_trn:.0%} train, {p_val:.0%} val, and {1 - p_trn - p_val:.0%} test"
         )
         folders = [f for f in listdir_nohidden(image_dir) if f not in ignored]
         folders = [f for f in folders if (Path(image_dir) / f).is_dir()]
-        train: list[Datum] = []
-        val: list[Datum] = []
-        test: list[Datum] = []
+        classes = []
         for label, folder in enumerate(folders):
             start = str(Path(image_dir) / folder) + os.sep
-            paths = [start + name for name in _files(Path(start))]
-            n_train, n_val = round(len(paths) * p_trn), round(len(paths) * p_val)
-            if min(n_train, n_val, len(paths) - n_train - n_val) < 1:
-                raise DataError(
-                    f"class folder {Path(image_dir) / folder} holds {len(paths)} images, too few "
-                    "to split into train, val and test; add images or remove the folder"
-                )
-            rng.shuffle(paths)
             name = (new_cnames or {}).get(folder, folder)
-            items = [Datum(impath=p, label=label, classname=name) for p in paths]
-            train += items[:n_train]
-            val += items[n_train : n_train + n_val]
-            test += items[n_train + n_val :]
-        return train, val, test
+            classes.append(
+                [Datum(start + f, label, classname=name) for f in image_names(Path(start))]
+            )
+        return split_classes(classes, p_trn, p_val, rng)
 
     @staticmethod
     def split_trainval(
         trainval: list[Datum], p_val: float = 0.2, rng: random.Random | ModuleType = random
     ) -> tuple[list[Datum], list[Datum]]:
         """Splits training items, class by class, into training and validation."""
-        print(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
+        logger.info(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
         train: list[Datum] = []
         val: list[Datum] = []
         for label, items in DatasetBase.split_dataset_by_label(trainval).items():
@@ -290,7 +286,7 @@ class BenchmarkDataset(DatasetBase):
             return args
         labels = sorted({item.label for item in args[0]})
         half = math.ceil(len(labels) / 2)
-        print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
+        logger.info(f"SUBSAMPLE {subsample.upper()} CLASSES!")
         selected = labels[:half] if subsample == "base" else labels[half:]
         if not selected:
             raise DataError(f"with {len(labels)} class there are no {subsample} classes")
@@ -305,43 +301,28 @@ class BenchmarkDataset(DatasetBase):
         ]
 
 
-def _files(folder: Path) -> list[str]:
-    names = listdir_nohidden(folder)
-    if not names:
-        raise DataError(f"class folder {folder} holds no images; add some or remove the folder")
-    return names
-
-
-def paths_below(folder: PathLike, items: list[Datum]) -> list[str]:
-    """Returns the items' paths, relative to `folder`, with slashes."""
-    start = str(folder) + os.sep
-    paths = [
-        path[len(start) :] if path.startswith(start) else os.path.relpath(path, folder)
-        for path in (item.impath for item in items)
-    ]
-    return paths if os.sep == "/" else [path.replace(os.sep, "/") for path in paths]
+def split_classes(
+    classes: Iterable[list[Datum]],
+    p_trn: float = 0.5,
+    p_val: float = 0.2,
+    rng: random.Random | ModuleType = random,
+) -> Split:
+    """Shuffles the items of each class in place and divides them (see `read_and_split_data`)."""
+    train, val, test = [], [], []
+    for items in classes:
+        n_train, n_val = round(len(items) * p_trn), round(len(items) * p_val)
+        if min(n_train, n_val, len(items) - n_train - n_val) < 1:
+            raise DataError(
+                f"class {items[0].classname} holds {len(items)} images, too few to split into "
+                f"train, val and test; add some to {Path(items[0].impath).parent} or drop the class"
+            )
+        rng.shuffle(items)
+        train += items[:n_train]
+        val += items[n_train : n_train + n_val]
+        test += items[n_train + n_val :]
+    return train, val, test
 
 
 def shipped_classnames(folder: str) -> list[str]:
-    """Returns the class names in label order of the data set whose folder is called `folder`."""
+    """Returns the class names in label order of the dataset whose folder is called `folder`."""
     return read_json(CLASSNAMES)[folder]
-
-
-def _read_lists(path: Path) -> Any:
-    if path.suffix != ".gz":
-        return read_json(path)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return json.load(file)
-
-
-def _split_lists(
-    train: list[Datum], val: list[Datum], test: list[Datum], path_prefix: PathLike
-) -> dict[str, list]:
-    parts = {"train": train, "val": val, "test": test}
-    return {
-        part: [
-            [path, item.label, item.classname]
-            for path, item in zip(paths_below(path_prefix, items), items)
-        ]
-        for part, items in parts.items()
-    }

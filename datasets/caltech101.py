@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.base import BenchmarkDataset, Split
+from datasets.base import BenchmarkDataset
 
 IGNORED = ("BACKGROUND_Google", "Faces_easy")
 NEW_CNAMES = {  # folder → name in the prompt
@@ -24,9 +22,6 @@ class Caltech101(BenchmarkDataset):
     image_dir = "101_ObjectCategories"
     other_places = (("caltech101", "101_ObjectCategories"),)  # torchvision
     split_file = "split_zhou_Caltech101.json"
+    ignored = IGNORED
+    new_cnames = NEW_CNAMES
     template = "a photo of a {}."
-
-    def build_split(self) -> Split:
-        return self.read_and_split_data(
-            self.image_dir, ignored=IGNORED, new_cnames=NEW_CNAMES, rng=random.Random(1)
-        )

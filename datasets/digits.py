@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError, write_atomically
+from dassl.utils.logger import get_logger
 from datasets.base import BenchmarkDataset, Split
+
+logger = get_logger(__name__)
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE = 32  # pixels; the originals have 8 x 8, with 17 grey levels
@@ -26,6 +30,9 @@ class Digits(BenchmarkDataset):
     dataset_dir = "digits"
     image_dir = "images"
     split_file = "split_Digits.json"
+    new_cnames = MappingProxyType(
+        {f"{label}_{name}": name for label, name in enumerate(CLASSNAMES)}
+    )
     template = "a photo of a {}."
 
     def read_data(self) -> Split:
@@ -46,7 +53,7 @@ def write_images(folder: Path) -> None:
         return
     from sklearn.datasets import load_digits  # only needed once
 
-    print(f"Writing the handwritten digits of scikit-learn to {folder}")
+    logger.info(f"Writing the handwritten digits of scikit-learn to {folder}")
     digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target)):
         path = folder / f"{label}_{CLASSNAMES[label]}" / f"{index:04d}.png"
@@ -56,11 +63,3 @@ def write_images(folder: Path) -> None:
         image = Image.fromarray(grey).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         write_atomically(path, lambda part, image=image: image.save(part, format="PNG"))
     write_atomically(done, lambda part: Path(part).write_text(f"{len(digits.target)}\n"))
-
-
-def make_split(folder: Path) -> Split:
-    """Draws the split that ships with the project: 50% train, 20% val, 30% test, seed 1."""
-    import random
-
-    names = {f"{label}_{name}": name for label, name in enumerate(CLASSNAMES)}
-    return BenchmarkDataset.read_and_split_data(folder, new_cnames=names, rng=random.Random(1))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.base import BenchmarkDataset, Split
+from datasets.base import BenchmarkDataset
 
 CLASSNAMES = {  # folder → name in the prompt
     "AnnualCrop": "Annual Crop Land",
@@ -29,7 +27,5 @@ class EuroSAT(BenchmarkDataset):
     image_dir = "2750"
     other_places = (("eurosat", "eurosat/2750"), ("eurosat", "EuroSAT_RGB"))  # nested; Zenodo's
     split_file = "split_zhou_EuroSAT.json"
+    new_cnames = CLASSNAMES
     template = "a centered satellite photo of {}."
-
-    def build_split(self) -> Split:
-        return self.read_and_split_data(self.image_dir, new_cnames=CLASSNAMES, rng=random.Random(1))

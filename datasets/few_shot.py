@@ -9,28 +9,37 @@ import random
 from collections import Counter
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, read_json
-from datasets.storage import keep_json, places
+from dassl.utils.logger import get_logger
+from datasets.readers.derived_files import derived_paths, save_derived
+from datasets.resources import PUBLISHED
 
-if TYPE_CHECKING:
-    from datasets.base import BenchmarkDataset
-
-PUBLISHED = Path(__file__).with_name("digests.json")  # the samples behind the papers' numbers
+logger = get_logger(__name__)
 
 Sample = tuple[list[Datum], list[Datum]]  # train, val
 
 
+class SampledDataset(Protocol):
+    """The part of a dataset (`BenchmarkDataset`) that drawing needs."""
+
+    dataset_dir: str  # of the class: name of its folder; of the dataset: full path
+
+    def relative_paths(self, items: list[Datum]) -> list[str]: ...
+
+    def generate_fewshot_dataset(self, *sources: list[Datum], num_shots: int, rng: Any) -> Any: ...
+
+
 def few_shot_sample(
-    dataset: BenchmarkDataset,
+    dataset: SampledDataset,
     train: list[Datum],
     val: list[Datum],
     num_shots: int,
     max_val_shots: int,
     seed: int,
-    source: str | None = None,
+    source: str,
 ) -> Sample:
     """Draws `num_shots` training and min(num_shots, max_val_shots) validation images per class.
 
@@ -41,65 +50,77 @@ def few_shot_sample(
     Args:
         dataset: gives the folder, and draws.
         train, val: the full lists.
-        source: digest of the split, if known; a sample from another split is not used again.
+        source: digest of the split; a sample from another split is not used again.
     """
     shots = (num_shots, min(num_shots, max_val_shots))
     if seed < 0:
-        return _draw(dataset, train, val, shots, random)
+        return draw_sample(dataset, train, val, shots, random)
     name = f"split_fewshot/shot_{num_shots}-seed_{seed}.json"
-    source = source or split_digest(dataset, (train, val))
-    for stored in places(dataset.dataset_dir, name):
+    for stored in derived_paths(dataset.dataset_dir, name):
         sample = _read_stored(stored, dataset, source, train, val)
         if sample is not None and _is_of_size(sample, train, val, shots):
             return sample
-    sample = _draw(dataset, train, val, shots, random.Random(seed))
+    sample = draw_sample(dataset, train, val, shots, random.Random(seed))
     content = {"shots": num_shots, "seed": seed, "drawn_from": source}
     content["digest"] = sample_digests(dataset, *sample)
     for part, items in zip(("train", "val"), sample):
         paths = dataset.relative_paths(items)
         content[part] = [[path, i.label, i.classname] for path, i in zip(paths, items)]
-    kept = keep_json(content, dataset.dataset_dir, name)
+    kept = save_derived(content, dataset.dataset_dir, name)
     if kept is not None:
-        print(f"Saving preprocessed few-shot data to {kept}")
+        logger.info(f"Saving preprocessed few-shot data to {kept}")
     return sample
 
 
-def describe_sample(dataset: BenchmarkDataset, sample: Sample, shots: int, seed: int) -> dict:
-    """Says in one printed line whether a sample is the published one.
+def draw_sample(
+    dataset: SampledDataset,
+    train: list[Datum],
+    val: list[Datum],
+    shots: tuple[int, int],
+    rng: Any,
+) -> Sample:
+    """Draws the training sample and then the validation sample, `shots` images per class."""
+    return (
+        dataset.generate_fewshot_dataset(train, num_shots=shots[0], rng=rng),
+        dataset.generate_fewshot_dataset(val, num_shots=shots[1], rng=rng),
+    )
+
+
+def sample_info(dataset: SampledDataset, sample: Sample, shots: int, seed: int) -> dict[str, Any]:
+    """Compares a sample with the published one.
 
     Returns:
         {"shots", "seed", "digest": {"train", "val"}, "published"}; the last is None where there
         is no reference.
     """
     digest = sample_digests(dataset, *sample)
-    folder = type(dataset).dataset_dir
-    reference = _published().get(folder, {}).get(f"shot_{shots}-seed_{seed}")
-    which = f"shots {shots}, seed {seed}"
-    if reference is None:
-        published = None
-        print(f"Few-shot sample: unknown (no reference for {folder}, {which})")
-    else:
+    references = _published().get(type(dataset).dataset_dir, {})
+    reference = references.get(f"shot_{shots}-seed_{seed}")
+    published = None
+    if reference is not None:
         published = all(reference[part]["sha256"] == digest[part] for part in digest)
-        verdict = "the published one" if published else "differs from the published one"
-        print(f"Few-shot sample: {verdict} ({which})")
     return {"shots": shots, "seed": seed, "digest": digest, "published": published}
+
+
+def describe_sample(folder: str, info: dict[str, Any]) -> str:
+    """Returns what `sample_info` found for the dataset whose folder is called `folder`."""
+    which = f"shots {info['shots']}, seed {info['seed']}"
+    if info["published"] is None:
+        return f"Few-shot sample: unknown (no reference for {folder}, {which})"
+    verdict = "the published one" if info["published"] else "differs from the published one"
+    return f"Few-shot sample: {verdict} ({which})"
 
 
 # --- digests --------------------------------------------------------------------------------------
 
 
-def sample_digest(items: list[Datum], root: Path) -> str:
-    """Returns SHA-256 of the sorted relative paths, the form of the published digests."""
-    return _paths_digest([Path(item.impath).relative_to(root).as_posix() for item in items])
-
-
-def sample_digests(dataset: BenchmarkDataset, train: list[Datum], val: list[Datum]) -> dict:
+def sample_digests(dataset: SampledDataset, train: list[Datum], val: list[Datum]) -> dict:
     """Returns both digests of a sample, on the paths that upstream's layout would have."""
     parts = {"train": train, "val": val}
     return {part: _paths_digest(dataset.relative_paths(items)) for part, items in parts.items()}
 
 
-def split_digest(dataset: BenchmarkDataset, split: tuple[list[Datum], ...]) -> str:
+def split_digest(dataset: SampledDataset, split: tuple[list[Datum], ...]) -> str:
     """Returns SHA-256 over all lists of a split with their order, labels and class names."""
     whole = hashlib.sha256()
     parts: dict[int, bytes] = {}  # a list may be two parts of a split
@@ -121,20 +142,7 @@ def _published() -> dict[str, Any]:
     return {entry["root"]: entry for entry in read_json(PUBLISHED)["datasets"].values()}
 
 
-# --- drawing and reading --------------------------------------------------------------------------
-
-
-def _draw(
-    dataset: BenchmarkDataset,
-    train: list[Datum],
-    val: list[Datum],
-    shots: tuple[int, int],
-    rng: Any,
-) -> Sample:
-    return (
-        dataset.generate_fewshot_dataset(train, num_shots=shots[0], rng=rng),
-        dataset.generate_fewshot_dataset(val, num_shots=shots[1], rng=rng),
-    )
+# --- stored samples -------------------------------------------------------------------------------
 
 
 def _is_of_size(
@@ -144,7 +152,9 @@ def _is_of_size(
     for items, full, n in zip(sample, (train, val), shots):
         wanted = {label: min(n, count) for label, count in _counts(full).items()}
         if n > 0 and _counts(items) != wanted:
-            print("Note: the stored few-shot sample has another number of images; drawing anew")
+            logger.warning(
+                "Note: the stored few-shot sample has another number of images; drawing anew"
+            )
             return False
     return True
 
@@ -155,7 +165,7 @@ def _counts(items: list[Datum]) -> Counter[int]:
 
 def _read_stored(
     stored: Path,
-    dataset: BenchmarkDataset,
+    dataset: SampledDataset,
     source: str,
     train: list[Datum],
     val: list[Datum],
@@ -166,27 +176,27 @@ def _read_stored(
         if stored.is_file():
             content = read_json(stored)
             if content["drawn_from"] != source:
-                print(f"Note: {stored} was drawn from another split; drawing anew")
+                logger.warning(f"Note: {stored} was drawn from another split; drawing anew")
                 return None
             rows = {part: [(row[0], row[1]) for row in content[part]] for part in ("train", "val")}
             if content["digest"] != {p: _paths_digest([r[0] for r in rows[p]]) for p in rows}:
                 raise DataError(f"{stored} was changed after it was written")
-            print(f"Loading preprocessed few-shot data from {stored}")
+            logger.info(f"Loading preprocessed few-shot data from {stored}")
         elif old.is_file():
             folder = Path(type(dataset).dataset_dir).name
             rows = {part: _rows_below(items, folder) for part, items in _unpickle(old).items()}
-            print(f"Loading preprocessed few-shot data from {old}")
+            logger.info(f"Loading preprocessed few-shot data from {old}")
         else:
             return None
         return _pick(dataset, train, rows["train"]), _pick(dataset, val, rows["val"])
     except (KeyError, TypeError, IndexError, DataError) as error:
-        print(f"Note: the stored few-shot sample does not fit the data ({error}); drawing anew")
+        logger.warning(
+            f"Note: the stored few-shot sample does not fit the data ({error}); drawing anew"
+        )
         return None
 
 
-def _pick(
-    dataset: BenchmarkDataset, items: list[Datum], rows: list[tuple[str, int]]
-) -> list[Datum]:
+def _pick(dataset: SampledDataset, items: list[Datum], rows: list[tuple[str, int]]) -> list[Datum]:
     known = dict(zip(dataset.relative_paths(items), items))
     for path, label in rows:
         if known[path].label != label:
@@ -195,7 +205,7 @@ def _pick(
 
 
 def _rows_below(items: list[Datum], folder: str) -> list[tuple[str, int]]:
-    """Returns paths relative to the data set's folder, wherever that lay when they were stored."""
+    """Returns paths relative to the dataset's folder, wherever that lay when they were stored."""
     rows = []
     for item in items:
         parts = Path(item.impath.replace("\\", "/")).parts

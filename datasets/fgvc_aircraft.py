@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError
-from datasets.annotations import read_rows
 from datasets.base import BenchmarkDataset, Split
+from datasets.readers.annotations import read_rows
 
 
 @DATASET_REGISTRY.register()
 class FGVCAircraft(BenchmarkDataset):
-    """10,000 images in `fgvc_aircraft/images/<number>.jpg`; the split is the data set's own.
+    """10,000 images in `fgvc_aircraft/images/<number>.jpg`; the split is the dataset's own.
 
     `variants.txt` gives the classes in label order, `images_variant_{train,val,test}.txt` the
     split in lines such as `0034309 707-320`. The folder is the `data` folder of the archive.

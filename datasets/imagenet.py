@@ -7,12 +7,11 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError
 from dassl.utils.files import PathLike, listed
-from datasets.annotations import read_rows
 from datasets.base import BenchmarkDataset, Split
-from datasets.folder_index import FLAT, list_folders
-from datasets.imagenet_val import sort_flat_val
-
-CLASSNAMES = Path(__file__).with_name("imagenet_classnames.txt")  # wnid and name, in label order
+from datasets.readers.annotations import read_rows
+from datasets.readers.folder_index import FLAT, list_folders
+from datasets.readers.imagenet_val import sort_flat_val
+from datasets.resources import IMAGENET_CLASSNAMES
 
 
 class ImageNetFolders(BenchmarkDataset):
@@ -29,7 +28,7 @@ class ImageNetFolders(BenchmarkDataset):
     def class_names(self) -> dict[str, str]:
         """Returns {wnid: name}, from `classnames.txt` beside the data if there is one."""
         own = Path(self.dataset_dir) / "classnames.txt"
-        return self.read_classnames(own if own.is_file() else CLASSNAMES)
+        return self.read_classnames(own if own.is_file() else IMAGENET_CLASSNAMES)
 
     def items(
         self, folder: PathLike, images: dict[str, list[str]], wnids: list[str] | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError
 from datasets.base import Split
-from datasets.folder_index import list_folders
 from datasets.imagenet import ImageNetVariant
+from datasets.readers.folder_index import list_folders
 
 
 @DATASET_REGISTRY.register()
@@ -24,7 +24,7 @@ class ImageNetV2(ImageNetVariant):
         if images.keys() != {str(label) for label in range(len(wnids))}:
             raise DataError(
                 f"{self.image_dir} holds {len(images):,} folders; expected {len(wnids):,}, called "
-                f"0 to {len(wnids) - 1}. Unpack the data set anew."
+                f"0 to {len(wnids) - 1}. Unpack the dataset anew."
             )
         by_label = {str(label): images[str(label)] for label in range(len(wnids))}
         test = self.items(self.image_dir, by_label, wnids)

@@ -6,8 +6,8 @@ import random
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import MissingFileError, read_json
-from datasets.annotations import read_mat
-from datasets.base import BenchmarkDataset, Split, shipped_classnames
+from datasets.base import BenchmarkDataset, Split, shipped_classnames, split_classes
+from datasets.readers.annotations import read_mat
 
 
 @DATASET_REGISTRY.register()
@@ -27,22 +27,12 @@ class OxfordFlowers(BenchmarkDataset):
     def build_split(self) -> Split:
         """50% train, 20% val, 30% test, class by class in the order of their first image."""
         names = self.class_names()
-        classes: dict[int, list[str]] = {}
+        classes: dict[int, list[Datum]] = {}
         for index, number in enumerate(read_mat(self.annotation("imagelabels.mat"), "labels")):
             path = f"{self.image_dir}/image_{index + 1:05d}.jpg"
-            classes.setdefault(int(number), []).append(path)
-        rng = random.Random(1)
-        train: list[Datum] = []
-        val: list[Datum] = []
-        test: list[Datum] = []
-        for number, paths in classes.items():
-            rng.shuffle(paths)
-            items = [Datum(path, number - 1, classname=names[number - 1]) for path in paths]
-            n_train, n_val = round(len(items) * 0.5), round(len(items) * 0.2)
-            train += items[:n_train]
-            val += items[n_train : n_train + n_val]
-            test += items[n_train + n_val :]
-        return train, val, test
+            label = int(number) - 1
+            classes.setdefault(label, []).append(Datum(path, label, classname=names[label]))
+        return split_classes(classes.values(), rng=random.Random(1))
 
     def class_names(self) -> list[str]:
         try:

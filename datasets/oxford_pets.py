@@ -6,8 +6,8 @@ import random
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils.files import PathLike
-from datasets.annotations import read_rows
 from datasets.base import BenchmarkDataset, Split
+from datasets.readers.annotations import read_rows
 
 
 @DATASET_REGISTRY.register()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.annotations import read_mat
 from datasets.base import BenchmarkDataset, Split
+from datasets.readers.annotations import read_mat
 
 
 @DATASET_REGISTRY.register()
@@ -19,7 +19,7 @@ class StanfordCars(BenchmarkDataset):
 
     dataset_dir = "stanford_cars"
     image_dir = ""  # the split file names the folder
-    other_places = (("stanford_cars/stanford_cars", ""),)  # torchvision, one root per data set
+    other_places = (("stanford_cars/stanford_cars", ""),)  # torchvision, one root per dataset
     landmark = "cars_train"
     split_file = "split_zhou_StanfordCars.json"
     template = "a photo of a {}."

@@ -7,8 +7,8 @@ import re
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError
-from datasets.annotations import read_rows
 from datasets.base import BenchmarkDataset, Split
+from datasets.readers.annotations import read_rows
 
 
 @DATASET_REGISTRY.register()

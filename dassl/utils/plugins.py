@@ -15,8 +15,8 @@ def import_files(
 ) -> tuple[dict[str, ModuleType], dict[str, Exception]]:
     """Imports every file of a package, in the order of their names.
 
-    A file that cannot be imported does not stop the others. `__main__` is left alone: importing a
-    command line would run it.
+    A file that cannot be imported does not stop the others. Folders are left alone: they hold no
+    plug-ins. So is `__main__`: importing a command line would run it.
 
     Args:
         package: its `__name__`.
@@ -28,7 +28,7 @@ def import_files(
     modules: dict[str, ModuleType] = {}
     failed: dict[str, Exception] = {}
     for info in pkgutil.iter_modules(folders):
-        if info.name == "__main__":
+        if info.ispkg or info.name == "__main__":
             continue
         try:
             modules[info.name] = importlib.import_module(f"{package}.{info.name}")

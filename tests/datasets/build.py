@@ -1,7 +1,8 @@
-"""Builds a data set as train.py does, without a trainer around it."""
+"""Builds a dataset as train.py does, without a trainer around it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import build_dataset
 from datasets.base import BenchmarkDataset
 
+SPLIT = "split_zhou_EuroSAT.json"
+
 
 def build(name: str, root: Path, **settings: Any) -> BenchmarkDataset:
-    """Builds a registered data set.
+    """Builds a registered dataset.
 
     Args:
         name: registry name.
@@ -36,3 +39,12 @@ def rows(items: list | None, root: Path) -> list[tuple[str, int, str]]:
         (Path(item.impath).relative_to(root).as_posix(), item.label, item.classname)
         for item in items or []
     ]
+
+
+def change(root: Path, alter: Any) -> dict[str, list]:
+    """Calls `alter(lists)` on the content of EuroSAT's split file and writes it back."""
+    path = root / "eurosat" / SPLIT
+    lists = json.loads(path.read_text())
+    alter(lists)
+    path.write_text(json.dumps(lists))
+    return lists

@@ -1,6 +1,6 @@
-"""Makes small data sets in the official layouts: true class names, true lists, tiny images.
+"""Makes small datasets in the official layouts: true class names, true lists, tiny images.
 
-`make(name, root)` writes one data set below `root` as its archives unpack, annotation files
+`make(name, root)` writes one dataset below `root` as its archives unpack, annotation files
 included. Where an official split ships with the project, every file that it names is there. The
 images are hard links to a few JPEGs, so that 50,000 of them take a second.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-SHIPPED = Path(__file__).resolve().parents[2] / "datasets"
+SHIPPED = Path(__file__).resolve().parents[2] / "datasets" / "resources"
 CLASSNAMES = json.loads((SHIPPED / "classnames.json").read_text(encoding="utf-8"))
 WNIDS = tuple(
     line.split()[0]
@@ -87,10 +87,10 @@ def official_split(name: str) -> dict[str, list]:
 
 @dataclass
 class Tree:
-    """Writes one data set.
+    """Writes one dataset.
 
     Args:
-        folder: the data set's own.
+        folder: the dataset's own.
         name: its registry name.
         per_class: images a class and part, where no official split names the files, or a cut of
             the official one, written beside the data as a split file; None: as many as there
@@ -128,7 +128,7 @@ class Tree:
             os.link(source, folder / name)
 
     def text(self, path: str, lines: Iterable[str]) -> None:
-        """Writes lines to a file in the data set's folder."""
+        """Writes lines to a file in the dataset's folder."""
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -172,7 +172,7 @@ def _number_anew(lists: dict[str, list]) -> None:
 
 
 def make(name: str, root: Path, per_class: int | None = None, folder: str | None = None) -> Path:
-    """Writes the data set of that registry name below `root`.
+    """Writes the dataset of that registry name below `root`.
 
     Args:
         name: one of `COUNTS`.
@@ -181,7 +181,7 @@ def make(name: str, root: Path, per_class: int | None = None, folder: str | None
         folder: instead of upstream's folder.
 
     Returns:
-        The data set's folder.
+        The dataset's folder.
     """
     tree = Tree(root / (folder or KEYS[name][0]), name, per_class)
     tree.folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def make(name: str, root: Path, per_class: int | None = None, folder: str | None
     return tree.folder
 
 
-# --- one function a data set ----------------------------------------------------------------------
+# --- one function a dataset -----------------------------------------------------------------------
 
 
 def _caltech101(tree: Tree) -> None:

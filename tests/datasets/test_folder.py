@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
-from datasets.folder import list_images
+from datasets.readers.own_images import list_images
 from tests.datasets.helpers_folder import (
     BIRDS,
     ROOT,

@@ -1,16 +1,12 @@
-"""Each of the fifteen data sets in its official layout: counts, labels, class names, splits."""
+"""Each of the fifteen datasets in its official layout: counts, labels, class names, splits."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from scipy.io import savemat
 
 import datasets
 from dassl.utils import DataError, MissingFileError
@@ -40,19 +36,19 @@ def roots(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("layouts")
 
 
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path, monkeypatch) -> Path:
-    """No test leaves anything in the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_every_file_of_the_package_was_imported():
     assert datasets.failed_imports == {}
 
 
 def test_importing_the_package_does_not_run_its_command_line():
     assert "__main__" not in datasets.modules
+
+
+def test_only_the_command_line_knows_what_manages_datasets():
+    assert not {"manage", "readers", "resources"} & datasets.modules.keys()
+    folder = Path(datasets.__file__).parent
+    for path in (*folder.glob("*.py"), *folder.glob("readers/*.py")):
+        assert path.name == "__main__.py" or "datasets.manage" not in path.read_text("utf-8"), path
 
 
 @pytest.mark.parametrize("name", fixtures.COUNTS)
@@ -223,101 +219,6 @@ def test_absent_data_set_says_where_it_was_looked_for(tmp_path):
 
 
 # --- ImageNet -------------------------------------------------------------------------------------
-
-
-def test_index_is_used_and_noticed_when_stale(tmp_path, capsys):
-    folder = fixtures.make("ImageNet", tmp_path, per_class=2)
-    first = build("ImageNet", tmp_path)
-    assert "Listed 1,000 folders anew" in capsys.readouterr().out
-    index = json.loads((folder / "index_train.json").read_text())
-    assert index["count"] == 2000 and str(tmp_path) not in json.dumps(index)
-    assert build("ImageNet", tmp_path).split_digest == first.split_digest
-    assert "Listed" not in capsys.readouterr().out
-
-    tench = folder / "images" / "train" / "n01440764"
-    os.link(tench / "n01440764_0.JPEG", tench / "n01440764_9.JPEG")
-    assert len(build("ImageNet", tmp_path).train_x) == 2001
-    assert "Listed 1 folders anew" in capsys.readouterr().out
-    (folder / "images" / "val" / "n01440764" / "n01440764_0.JPEG").unlink()
-    assert len(build("ImageNet", tmp_path).test) == 1999
-
-    (folder / "index_train.json").write_text('{"version": 1, "folders": 3}')
-    assert len(build("ImageNet", tmp_path).train_x) == 2001
-    assert "is not used" in capsys.readouterr().out
-
-
-def test_index_travels(tmp_path, capsys):
-    fixtures.make("ImageNetA", tmp_path / "a", per_class=1)
-    build("ImageNetA", tmp_path / "a")
-    (tmp_path / "a").rename(tmp_path / "b")
-    capsys.readouterr()
-    moved = build("ImageNetA", tmp_path / "b")
-    assert "Listed" not in capsys.readouterr().out
-    assert all(Path(item.impath).is_file() for item in moved.test)
-
-
-def test_removed_class_folder_makes_the_index_stale(tmp_path):
-    folder = fixtures.make("ImageNetR", tmp_path, per_class=1)
-    build("ImageNetR", tmp_path)
-    shutil.rmtree(folder / "imagenet-r" / fixtures.wnids("ImageNetR")[3])
-    assert build("ImageNetR", tmp_path).num_classes == 199
-
-
-def flatten_val(folder: Path) -> list[tuple[str, int]]:
-    """Moves the val images out of their class folders; returns (name, label), by name."""
-    val = folder / "images" / "val"
-    truth = []
-    order = sorted(range(1000), key=lambda label: (label * 37) % 1000)
-    for index, label in enumerate(order, start=1):
-        wnid = fixtures.WNIDS[label]
-        name = f"ILSVRC2012_val_{index:08d}"
-        (val / wnid / f"{wnid}_0.JPEG").rename(val / f"{name}.JPEG")
-        (val / wnid).rmdir()
-        truth.append((name, label))
-    return truth
-
-
-def write_truth(kind: str, folder: Path, truth: list[tuple[str, int]]) -> None:
-    if kind == "kaggle":
-        lines = [f"{name},{fixtures.WNIDS[label]} 85 1 499 272" for name, label in truth[::-1]]
-        text = "\n".join(["ImageId,PredictionString", *lines])
-        (folder / "LOC_val_solution.csv").write_text(text)
-    elif kind == "wnids":
-        lines = [f"{name}.JPEG {fixtures.WNIDS[label]}" for name, label in truth]
-        (folder / "val.txt").write_text("\n".join(lines))
-    elif kind == "labels":
-        (folder / "val.txt").write_text("\n".join(f"{n}.JPEG {label}" for n, label in truth))
-    else:
-        devkit = folder / "ILSVRC2012_devkit_t12" / "data"
-        devkit.mkdir(parents=True)
-        numbers = {label: (label * 7) % 1000 + 1 for label in range(1000)}  # an order of its own
-        lines = [str(numbers[label]) for _, label in truth]
-        (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(lines))
-        by_number = sorted(numbers.items(), key=lambda pair: pair[1])
-        synsets = [(n, fixtures.WNIDS[label], "words") for label, n in by_number]
-        inner = [(1001, "n00001740", "entity")]  # the file also has groups of classes
-        kinds = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object)]
-        savemat(devkit / "meta.mat", {"synsets": np.array(synsets + inner, dtype=kinds)})
-
-
-@pytest.mark.parametrize("kind", ["kaggle", "wnids", "labels", "devkit"])
-def test_flat_val_folder(kind, tmp_path):
-    folder = fixtures.make("ImageNet", tmp_path, per_class=1)
-    truth = flatten_val(folder)
-    with pytest.raises(MissingFileError, match=r"LOC_val_solution\.csv"):
-        build("ImageNet", tmp_path)
-    write_truth(kind, folder, truth)
-    dataset = build("ImageNet", tmp_path)
-    assert {(Path(item.impath).stem, item.label) for item in dataset.test} == set(truth)
-    assert [item.label for item in dataset.test] == list(range(1000))
-    assert all(item.classname == dataset.lab2cname[item.label] for item in dataset.test)
-
-
-def test_ground_truth_that_lacks_images(tmp_path):
-    folder = fixtures.make("ImageNet", tmp_path, per_class=1)
-    write_truth("wnids", folder, flatten_val(folder)[5:])
-    with pytest.raises(DataError, match="does not tell the class of ILSVRC2012_val_00000001"):
-        build("ImageNet", tmp_path)
 
 
 def test_few_shots_leave_imagenets_validation_images_whole(tmp_path):

@@ -312,7 +312,7 @@ def test_a_step_never_waits_for_the_gpu(trainer_class, precision, captured):
 
 @pytest.fixture(scope="module")
 def imagenet() -> Bench:
-    names = json.loads((ROOT / "datasets/classnames.json").read_text(encoding="utf-8"))
+    names = json.loads((ROOT / "datasets/resources/classnames.json").read_text(encoding="utf-8"))
     return Bench(torch.device("cuda"), "fp16", names)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
-from datasets.annotations import read_mat, read_rows
+from datasets.readers.annotations import read_mat, read_rows
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"

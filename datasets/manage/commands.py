@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 from dassl.utils import UserError
-from datasets.catalog import Entry
-from datasets.fetch import Options, fetch, ways
-from datasets.overview import list_table, place_of, status_table
-from datasets.verify import Absent, Fault, read, verify_steps
+from datasets.manage.catalog import Entry
+from datasets.manage.fetch import Options, fetch, ways
+from datasets.manage.overview import list_table, place_of, status_table
+from datasets.manage.verify import Absent, Fault, read, verify_steps
 
 OK, WRONG, ABSENT = 0, 1, 2
 
 
 def show_list(args: argparse.Namespace, chosen: list[Entry]) -> int:
-    """Prints the table of all data sets."""
+    """Prints the table of all datasets."""
     print(list_table(chosen))
-    print("\nTerms are summaries; the data sets' pages, in docs/datasets.md, are what counts.")
+    print("\nTerms are summaries; the datasets' pages, in docs/datasets.md, are what counts.")
     return OK
 
 
@@ -33,14 +33,14 @@ def show_status(args: argparse.Namespace, chosen: list[Entry]) -> int:
 
 
 def download(args: argparse.Namespace, chosen: list[Entry]) -> int:
-    """Fetches data sets; one that fails does not stop the others."""
+    """Fetches datasets; one that fails does not stop the others."""
     root, options = args.root, Options(args.unchecked, args.keep_archives)
     return max(_download(entry, args.source, root, options) for entry in chosen)
 
 
 def _download(entry: Entry, source_name: str, root: Path, options: Options) -> int:
     if entry.by_hand:
-        if root.is_dir() and place_of(entry, root).exists:
+        if root.is_dir() and place_of(entry, root)[1].is_dir():
             print(f"{entry.name}: there already")
             return OK
         print("\n".join(entry.by_hand).replace("{root}", str(root)))
@@ -62,23 +62,15 @@ def _download(entry: Entry, source_name: str, root: Path, options: Options) -> i
         for way in ways(entry, root, source):
             print(f"  {way}")
         return WRONG
-    print(
-        f"{entry.name}: done. To check it: "
-        f"python -m datasets verify {entry.name} --root {args_root(root)}"
-    )
+    print(f"{entry.name}: done. To check it: {entry.command('verify', root)}")
     return OK
-
-
-def args_root(root: Path) -> str:
-    """Returns a path as one would type it."""
-    return f"'{root}'" if " " in str(root) else str(root)
 
 
 # --- verify ---------------------------------------------------------------------------------------
 
 
 def verify(args: argparse.Namespace, chosen: list[Entry]) -> int:
-    """Checks data sets and prints OK, or the first thing that is wrong with each."""
+    """Checks datasets and prints OK, or the first thing that is wrong with each."""
     results = [_verify(entry, args, alone=len(chosen) == 1) for entry in chosen]
     if len(chosen) > 1:
         counts = {code: results.count(code) for code in (OK, WRONG, ABSENT)}

@@ -1,7 +1,8 @@
-"""Where each data set comes from, how large it is, and what may be done with it: catalog.json."""
+"""Where each dataset comes from, how large it is, and what may be done with it: catalog.json."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,8 +10,7 @@ from typing import Any
 
 from dassl.utils import UnknownNameError, read_json
 from dassl.utils.errors import not_one_of
-
-FACTS = Path(__file__).with_name("catalog.json")
+from datasets.resources import CATALOG
 
 Triple = tuple[int | None, int | None, int | None]  # train, val, test
 
@@ -20,12 +20,12 @@ class Remote:
     """One file to fetch.
 
     Attributes:
-        name: its name on disk; who fetches it by hand puts it under this name in the data set's
+        name: its name on disk; who fetches it by hand puts it under this name in the dataset's
             folder.
         urls: addresses of the same bytes, tried in order; gdrive:<id> is a file on Google Drive.
-        places: (path in the archive, path below the data set's folder) pairs; a first path that
+        places: (path in the archive, path below the dataset's folder) pairs; a first path that
             ends in * stands for everything in that folder. Empty: the file itself is wanted.
-        wanted: paths below the data set's folder that tell that this was done before; by default
+        wanted: paths below the dataset's folder that tell that this was done before; by default
             those of `places`.
         inner: path of an archive within the archive that holds the places.
         size: bytes; for planning, and checked where no checksum is known.
@@ -48,7 +48,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Source:
-    """A complete way to get a data set; `gone` says since when it no longer answers."""
+    """A complete way to get a dataset; `gone` says since when it no longer answers."""
 
     name: str
     files: tuple[Remote, ...]
@@ -63,7 +63,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set.
+    """One dataset.
 
     Attributes:
         name: as in DATASET_REGISTRY.
@@ -73,7 +73,7 @@ class Entry:
         page: home page.
         sources: the first that is not gone is used unless another is asked for.
         elsewhere: other ways, for a person.
-        needs: paths below the data set's folder, beside the images, without which there is no
+        needs: paths below the dataset's folder, beside the images, without which there is no
             official split.
         per_class: images of each class in train, val and test, where all classes have as many.
         ignored: folders that come with the images and are no classes.
@@ -96,6 +96,10 @@ class Entry:
     def images(self) -> int:
         return sum(size or 0 for size in self.sizes)
 
+    def command(self, verb: str, root: Path) -> str:
+        """Returns the command that downloads or verifies the dataset, as one types it."""
+        return f"python -m datasets {verb} {self.name} --root {shlex.quote(str(root))}"
+
     def source(self, name: str = "") -> Source:
         """Returns the source called `name`; without a name, the first that is not gone.
 
@@ -112,20 +116,20 @@ class Entry:
 @cache
 def catalog() -> dict[str, Entry]:
     """Returns {name: entry}, in the order of the papers' tables; Digits comes last."""
-    return {entry["name"]: _entry(entry) for entry in read_json(FACTS)["datasets"]}
+    return {entry["name"]: _entry(entry) for entry in read_json(CATALOG)["datasets"]}
 
 
 def entries(name: str) -> list[Entry]:
     """Returns the entry called `name`, in any case, or all entries for "all".
 
     Raises:
-        UnknownNameError: there is no such data set.
+        UnknownNameError: there is no such dataset.
     """
     if name.lower() == "all":
         return list(catalog().values())
     by_lower = {known.lower(): entry for known, entry in catalog().items()}
     if name.lower() not in by_lower:
-        raise UnknownNameError(not_one_of("the data set", name, [*catalog(), "all"]))
+        raise UnknownNameError(not_one_of("the dataset", name, [*catalog(), "all"]))
     return [by_lower[name.lower()]]
 
 

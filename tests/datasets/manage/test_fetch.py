@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import datasets.__main__ as cli
-from datasets.catalog import Remote, Source, catalog
+from datasets.manage.catalog import Remote, Source, catalog
 from tests.datasets import fixtures
-from tests.datasets.helpers_cli import check, run
+from tests.datasets.manage.helpers import check, run
 
 
 @pytest.fixture

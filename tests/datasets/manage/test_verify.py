@@ -1,37 +1,20 @@
-"""`python -m datasets list`, `status` and `verify`: tables, what is right, and what is wrong."""
+"""`python -m datasets verify`: what is right, and what is wrong."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 import datasets.__main__ as cli
-from datasets import base, verify
-from datasets.catalog import catalog, entries
+from datasets import base
+from datasets.manage import verify
+from datasets.manage.catalog import catalog
 from tests.datasets import fixtures
-from tests.datasets.helpers_cli import check, overwrite, run
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """A root with complete data sets; images are hard links to a few pictures."""
-    root = tmp_path_factory.mktemp("good")
-    for name in ("DescribableTextures", "OxfordPets"):
-        fixtures.make(name, root)
-    return root
-
-
-@pytest.fixture
-def root(good, tmp_path):
-    """A copy of `good` to break."""
-    target = tmp_path / "data"
-    shutil.copytree(good, target, copy_function=os.link)
-    return target
+from tests.datasets.manage.helpers import check, overwrite, run
 
 
 def own_split(root: Path, change, name="DescribableTextures", folder="dtd") -> Path:
@@ -41,67 +24,6 @@ def own_split(root: Path, change, name="DescribableTextures", folder="dtd") -> P
     path = root / folder / f"split_zhou_{name}.json"
     path.write_text(json.dumps(lists), encoding="utf-8")
     return path
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def test_list_shows_all_within_100_columns(capsys):
-    assert run("list") == 0
-    out = capsys.readouterr().out
-    for name in (*fixtures.COUNTS, "Digits"):
-        assert f"\n{name} " in out
-    assert max(map(len, out.splitlines())) <= 100
-
-
-def test_status_tells_ready_partly_there_and_absent(root, capsys):
-    shutil.rmtree(root / "oxford_pets" / "images")
-    (root / "oxford_pets" / "kept.jpg").write_bytes(b"x")
-    shutil.rmtree(root / "dtd" / "images" / "banded")
-    assert run("status", "--root", root) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
-    assert "partly there" in lines["DescribableTextures"]
-    assert "120 images" in lines["DescribableTextures"]
-    assert "partly there" in lines["OxfordPets"] and "images/" in lines["OxfordPets"]
-    assert "absent" in lines["EuroSAT"]
-
-
-def test_status_of_complete_data(good, capsys):
-    run("status", "--root", good)
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
-    assert " ready " in lines["DescribableTextures"] and "5,640" in lines["DescribableTextures"]
-    assert max(map(len, lines.values())) <= 100
-
-
-def test_the_catalog_agrees_with_the_papers():
-    for name, (classes, train, val, test) in fixtures.COUNTS.items():
-        entry = catalog()[name]
-        assert entry.classes == classes
-        variant = name in ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
-        expected = (None, None, test) if variant else (train, val, test)
-        assert entry.sizes == ((train, None, test) if name == "ImageNet" else expected)
-
-
-def test_every_data_set_can_be_had_somehow():
-    for entry in catalog().values():
-        assert entry.sources or entry.by_hand or entry.name == "Digits"
-        names = [source.name for source in entry.sources]
-        assert len(names) == len(set(names))
-        for file in (file for source in entry.sources for file in source.files):
-            assert file.urls and all(
-                url.split(":")[0] in ("http", "https", "gdrive") for url in file.urls
-            )
-            assert (len(file.sha256 or "0" * 64), len(file.md5 or "0" * 32)) == (64, 32)
-
-
-def test_unknown_name(capsys, tmp_path):
-    assert run("verify", "EuroSat2", "--root", tmp_path) == 2
-    assert "Did you mean 'EuroSAT'?" in capsys.readouterr().err
-
-
-def test_names_in_any_case():
-    assert [entry.name for entry in entries("eurosat")] == ["EuroSAT"]
-    assert len(entries("all")) == 16
 
 
 # --- verify: what is right ------------------------------------------------------------------------
@@ -135,6 +57,20 @@ def test_torchvision_layout(root, capsys):
     (root / "inner").rename(root / "dtd" / "dtd")
     code, out = check(capsys, root)
     assert code == 0 and "all 15 published" in out
+
+
+def test_verify_says_what_it_found_and_nothing_else(good, capsys):
+    run("verify", "DescribableTextures", "--root", good)
+    lines = capsys.readouterr().out.splitlines()
+    found = ["split", "classes", "files", "images", "few-shot"]
+    assert [line.split()[0] for line in lines[1:-1]] == found
+    assert (lines[0], lines[-1]) == ("DescribableTextures", "DescribableTextures: OK")
+
+
+def test_what_to_type_can_be_typed_where_a_folder_has_a_blank(tmp_path, capsys):
+    (tmp_path / "my data").mkdir()
+    code, out = check(capsys, tmp_path / "my data")
+    assert code == 2 and f"--root '{tmp_path}/my data'" in out
 
 
 def test_verify_all_counts(good, capsys):
@@ -323,12 +259,3 @@ def test_wrong_number_of_classes(tmp_path, capsys, monkeypatch):
     entry = dataclasses.replace(catalog()["ImageNetA"], sizes=(None, None, 200), classes=1000)
     monkeypatch.setattr(cli, "entries", lambda name: [entry])
     faulty(capsys, tmp_path, "200 classes were found", "has 1000", name="ImageNetA")
-
-
-def test_the_documentation_names_every_address():
-    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
-    for entry in catalog().values():
-        assert f"### {entry.name}\n" in text and entry.page in text
-        for file in (file for source in entry.sources for file in source.files):
-            assert all(url.removeprefix("gdrive:") in text for url in file.urls)
-            assert (file.md5 or file.sha256 or file.name.removeprefix("mirror-")) in text

@@ -1,4 +1,4 @@
-"""Which images the class folders of a large data set hold: listed once, then read from an index.
+"""Which images the class folders of a large dataset hold: listed once, then read from an index.
 
 The index is JSON beside the data. It holds nothing that depends on where the data lie, and a
 folder's entry counts only as long as the folder's time of change is the one that was seen.
@@ -12,7 +12,10 @@ from typing import Any
 
 from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
-from datasets.storage import keep_json, places
+from dassl.utils.logger import get_logger
+from datasets.readers.derived_files import derived_paths, save_derived
+
+logger = get_logger(__name__)
 
 VERSION = 1
 FLAT = ""  # stands for the folder itself, where there are images and no class folders
@@ -33,7 +36,7 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
     changed = _times_of_change(folder)
     name = f"index_{folder.name}.json"
     old: dict[str, Any] = {}
-    for path in places(dataset_dir, name):
+    for path in derived_paths(dataset_dir, name):
         old = old or _read_index(path)
     images: dict[str, list[str]] = {}
     relisted = 0
@@ -43,24 +46,24 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
             # One string a folder: a thousand are read ten times faster than a million names.
             images[key] = entry["images"].split("/")
         else:
-            images[key] = _list_images(folder / key)
+            images[key] = image_names(folder / key)
             relisted += 1
     if relisted or len(old) != len(changed):
         total = sum(len(names) for names in images.values())
-        print(f"Listed {relisted:,} folders anew in {folder}: {total:,} images in all")
+        logger.info(f"Listed {relisted:,} folders anew in {folder}: {total:,} images in all")
         entries = {
             key: {"changed_ns": changed[key], "count": len(names), "images": "/".join(names)}
             for key, names in images.items()
         }
         index = {"version": VERSION, "folder": folder.name, "count": total, "folders": entries}
-        keep_json(index, dataset_dir, name)
+        save_derived(index, dataset_dir, name)
     return images
 
 
 def _times_of_change(folder: Path) -> dict[str, int]:
     """Returns {class folder: time}, sorted; a file added, removed or renamed changes it."""
     if not folder.is_dir():
-        raise MissingFileError(f"folder {folder} does not exist; unpack the data set there")
+        raise MissingFileError(f"folder {folder} does not exist; unpack the dataset there")
     with os.scandir(folder) as entries:
         times = {
             entry.name: entry.stat().st_mtime_ns
@@ -70,7 +73,8 @@ def _times_of_change(folder: Path) -> dict[str, int]:
     return dict(sorted(times.items())) or {FLAT: folder.stat().st_mtime_ns}
 
 
-def _list_images(folder: Path) -> list[str]:
+def image_names(folder: Path) -> list[str]:
+    """Returns the names of the images in a class folder, sorted; raises DataError without any."""
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if not e.name.startswith("."))
     if not names:
@@ -91,5 +95,5 @@ def _read_index(path: Path) -> dict[str, Any]:
             raise DataError("its counts or its version are wrong")
         return entries
     except (DataError, KeyError, TypeError, AttributeError) as error:
-        print(f"Note: {path} is not used ({error}); listing the folders anew")
+        logger.warning(f"Note: {path} is not used ({error}); listing the folders anew")
         return {}

@@ -1,12 +1,10 @@
-"""Fetching a data set: download, unpack beside, move into place. What is there is never touched."""
+"""Fetching a dataset: download, unpack beside, move into place. What is there is never touched."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,11 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError, UserError
 from dassl.utils.download import DownloadError, check_file, download, download_gdrive, extract
 from dassl.utils.files import listed
-from datasets.catalog import Entry, Remote, Source
+from dassl.utils.locks import file_lock
+from dassl.utils.logger import get_logger
+from datasets.manage.catalog import Entry, Remote, Source
+
+logger = get_logger(__name__)
 
 _UNPACKING = ".unpacking-"  # temporary folders; those of a killed run are removed by the next
 
@@ -33,7 +35,7 @@ class Options:
 
 
 def fetch(entry: Entry, source: Source, root: Path, options: Options) -> list[str]:
-    """Fetches what a data set lacks from one of its sources, and says what it does.
+    """Fetches what a dataset lacks from one of its sources, and says what it does.
 
     Returns:
         What went wrong, a sentence each; the rest is in place.
@@ -42,29 +44,30 @@ def fetch(entry: Entry, source: Source, root: Path, options: Options) -> list[st
         DownloadError: the folder cannot be written, or is too small.
     """
     folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
-    print(f"{entry.name}: {source.name} source, to {folder}")
+    logger.info(f"{entry.name}: {source.name} source, to {folder}")
     for file in source.files:
         _report(file, folder)
     if not _lacking(source, folder):
         return []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        waiting = f"  waiting for another process that downloads into {folder}"
+        with file_lock(folder / ".download.lock", waiting):
             _remove_leftovers(folder)
             # Asked again: another process may have fetched them while this one waited.
             return _fetch_files(_lacking(source, folder), folder, options)
     except UserError:
         raise
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter: a folder without locks
+        reason = getattr(error, "strerror", None) or error
         raise DownloadError(
-            f"{folder} cannot be written ({error.strerror or error}); choose another --root"
+            f"{folder} cannot be written ({reason}); choose another --root"
         ) from None
 
 
 def ways(entry: Entry, root: Path, source: Source) -> list[str]:
     """Returns what to try when `source` failed, a line each."""
     folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
-    command = f"python -m datasets download {entry.name} --root {root}"
+    command = entry.command("download", root)
     lines = [
         f"{command} --source {other.name}" + (f"   (gone: {other.gone})" if other.gone else "")
         for other in entry.sources
@@ -92,7 +95,7 @@ def _report(file: Remote, folder: Path) -> None:
     lacking = [result for result in file.results if result not in there]
     if there:
         rest = f"; {listed(lacking)} is to be fetched" if lacking else ""
-        print(f"  kept as it is: {listed(there)}{rest}")
+        logger.info(f"  kept as it is: {listed(there)}{rest}")
 
 
 def _fetch_files(files: list[Remote], folder: Path, options: Options) -> list[str]:
@@ -144,14 +147,16 @@ def _obtain(file: Remote, archive: Path, unchecked: bool) -> None:
                 f"{archive} is there, but {problem}. Delete it to fetch it anew, or take it as it "
                 "is with --unchecked."
             )
-        print(f"  {archive.name} is there already")
+        logger.info(f"  {archive.name} is there already")
         return
     if not (file.sha256 or file.md5):
-        print(f"  note: no checksum of {file.name} is known; `verify` checks what comes out of it")
+        logger.warning(
+            f"  note: no checksum of {file.name} is known; `verify` checks what comes out of it"
+        )
     errors = []
     for url in file.urls:
         size = f" ({file.size / 1e6:,.1f} MB)" if file.size else ""
-        print(f"  fetching {url}{size}", flush=True)
+        logger.info(f"  fetching {url}{size}")
         try:
             (download_gdrive if url.startswith("gdrive:") else download)(url, archive, **checks)
             return
@@ -162,7 +167,7 @@ def _obtain(file: Remote, archive: Path, unchecked: bool) -> None:
 
 def _unpack(file: Remote, archive: Path, folder: Path) -> None:
     """Unpacks beside and renames: a reader sees a folder complete or not at all."""
-    print(f"  unpacking {archive.name}", flush=True)
+    logger.info(f"  unpacking {archive.name}")
     unpacked = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=folder))
     try:
         extract(archive, unpacked)
@@ -187,7 +192,7 @@ def _move(start: Path, path: str, folder: Path, place: str, archive: Path) -> No
         moves = [(_require(start / path, start, archive), folder / place)]
     for source, target in moves:
         if target.exists():
-            print(f"  kept as it is: {target}")
+            logger.info(f"  kept as it is: {target}")
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
@@ -209,20 +214,3 @@ def _require(path: Path, start: Path, archive: Path) -> Path:
 def _remove_leftovers(folder: Path) -> None:
     for left in folder.glob(f"{_UNPACKING}*"):
         shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process downloads into `folder`; a killed process holds no lock."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with (folder / ".download.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"  waiting for another process that downloads into {folder}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

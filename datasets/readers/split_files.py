@@ -1,16 +1,78 @@
-"""What must hold of a split before anything is drawn from it."""
+"""Split files: reading them, and what must hold of a split before anything is drawn from it."""
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from dassl.data.datasets import Datum
-from dassl.utils import DataError, MissingFileError, listdir_nohidden
+from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, listed
 
 Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
+PARTS = ("train", "val", "test")
+
+
+def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
+    """Returns the split in a file, and the note that the file has if we made it ourselves.
+
+    Args:
+        path: the file, {"train": [[path, label, class name], ...], "val": ..., "test": ...};
+            gzipped if its name ends in .gz. Backslashes in paths, from files written on Windows,
+            are taken for slashes.
+        image_dir: folder that the paths in it start from.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    start = str(image_dir) + os.sep
+    lists = _read_lists(path)
+    try:
+        split = tuple(
+            [
+                Datum(start + name.replace("\\", "/"), int(label), classname=classname)
+                for name, label, classname in lists[part]
+            ]
+            for part in PARTS
+        )
+        return split, str(lists.get("note", ""))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} is no split file ({error!r}): expected lists of [path, label, class "
+            'name] under "train", "val" and "test". Delete it to use the official one.'
+        ) from None
+
+
+def _read_lists(path: Path) -> Any:
+    if path.suffix != ".gz":
+        return read_json(path)
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return json.load(file)
+
+
+def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:
+    """Returns what a split file holds."""
+    return {
+        part: [
+            [path, item.label, item.classname]
+            for path, item in zip(paths_below(image_dir, items), items)
+        ]
+        for part, items in zip(PARTS, split)
+    }
+
+
+def paths_below(folder: PathLike, items: list[Datum]) -> list[str]:
+    """Returns the items' paths, relative to `folder`, with slashes."""
+    start = str(folder) + os.sep
+    paths = [
+        path[len(start) :] if path.startswith(start) else os.path.relpath(path, folder)
+        for path in (item.impath for item in items)
+    ]
+    return paths if os.sep == "/" else [path.replace(os.sep, "/") for path in paths]
 
 
 def check_split(source: object, split: Split) -> None:
@@ -91,7 +153,7 @@ def locate_files(source: object, image_dir: PathLike, split: Split) -> Split:
         wanted = sum(len(items) for items in split)
         raise MissingFileError(
             f"{len(missing):,} of the {wanted:,} images that {source} names are missing: "
-            f"{listed(missing)}. Unpack the data set anew into {image_dir}; to use other images, "
+            f"{listed(missing)}. Unpack the dataset anew into {image_dir}; to use other images, "
             "put a split file of your own beside them."
         )
     return located

@@ -1,4 +1,4 @@
-"""Reading the annotation files that come with data sets."""
+"""Reading the annotation files that come with datasets."""
 
 from __future__ import annotations
 

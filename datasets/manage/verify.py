@@ -1,9 +1,7 @@
-"""Whether a data set is what the papers used: folders, split, files, images, few-shot samples."""
+"""Whether a dataset is what the papers used: folders, split, files, images, few-shot samples."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import random
 from collections import Counter, defaultdict
@@ -18,34 +16,36 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError, MissingFileError, UserError, read_image, read_json
 from dassl.utils.files import listed
-from datasets.base import SPLITS, BenchmarkDataset
-from datasets.catalog import Entry
-from datasets.few_shot import describe_sample
-from datasets.overview import Place, place_of
+from dassl.utils.logger import quiet
+from datasets.base import BenchmarkDataset
+from datasets.few_shot import draw_sample, sample_info
+from datasets.manage.catalog import Entry
+from datasets.manage.overview import place_of
+from datasets.readers.split_files import PARTS, Split, read_split_file
+from datasets.resources import SPLITS
 
 SAMPLE = 300  # images that are decoded unless all are asked for
 SHOTS = (1, 2, 4, 8, 16)  # of the published samples
-PARTS = ("train", "val", "test")
 
 Finding = tuple[str, str]  # what was checked, and what was found
 
 
 class Absent(MissingFileError):  # noqa: N818 (a state to report, not an error to fix)
-    """The data set is not there at all."""
+    """The dataset is not there at all."""
 
 
 class Fault(DataError):  # noqa: N818
-    """The first thing that is wrong with a data set, and the remedy."""
+    """The first thing that is wrong with a dataset, and the remedy."""
 
 
 def verify_steps(
     entry: Entry, root: Path, full: bool = False, seeds: Sequence[int] = (1, 2, 3)
 ) -> Iterator[Finding]:
-    """Checks a data set step by step.
+    """Checks a dataset step by step.
 
     Args:
         entry: which one.
-        root: folder that holds all data sets.
+        root: folder that holds all datasets.
         full: decode all images, not SAMPLE of them.
         seeds: of the few-shot samples to compare with the published ones.
 
@@ -56,9 +56,9 @@ def verify_steps(
         Absent: it is not there.
         Fault: the first thing that is wrong.
     """
-    place = _find(entry, root)
-    _check_empty_folders(place)
-    _check_official_lists(entry, place, root)
+    dataset_dir, image_dir = _find(entry, root)
+    _check_empty_folders(image_dir)
+    _check_official_lists(entry, dataset_dir, root)
     dataset = _read(entry, root)
     yield "split", _check_split(entry, dataset)
     parts = _parts(dataset)
@@ -70,7 +70,7 @@ def verify_steps(
 
 
 def read(entry: Entry, root: Path) -> BenchmarkDataset:
-    """Reads the full data set through its class, without the lines that it prints.
+    """Reads the full dataset through its class, without the lines that it prints.
 
     Raises:
         UserError: the class says what is wrong.
@@ -78,17 +78,18 @@ def read(entry: Entry, root: Path) -> BenchmarkDataset:
     cfg = get_cfg_default()
     datasets.extend_cfg(cfg)
     cfg.DATASET.NAME, cfg.DATASET.ROOT = entry.name, str(root)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         return DATASET_REGISTRY.get(entry.name)(cfg)
 
 
 # --- folders --------------------------------------------------------------------------------------
 
 
-def _find(entry: Entry, root: Path) -> Place:
-    place = place_of(entry, root)
-    if place.exists:
-        return place
+def _find(entry: Entry, root: Path) -> tuple[Path, Path]:
+    """Returns the folders of a dataset and of its images; they are there."""
+    dataset_dir, image_dir = place_of(entry, root)
+    if image_dir.is_dir():
+        return dataset_dir, image_dir
     cls = DATASET_REGISTRY.get(entry.name)
     folder, inner = root / cls.dataset_dir, Path(cls.image_dir) / cls.landmark
     for other in (root.absolute().parent, *_folders(root)):
@@ -96,7 +97,7 @@ def _find(entry: Entry, root: Path) -> Place:
             raise Fault(f"--root is {root}, but the data lie below {other}; type --root {other}")
     if (root / inner).is_dir():
         raise Fault(
-            f"--root is {root}, which looks like the data set's own folder. It must be named "
+            f"--root is {root}, which looks like the dataset's own folder. It must be named "
             f"'{cls.dataset_dir}', and --root must name the folder that holds it."
         )
     for deep in _folders(folder, depth=3):
@@ -114,7 +115,7 @@ def _find(entry: Entry, root: Path) -> Place:
 
 
 def _fetch_again(entry: Entry, root: Path) -> str:
-    return f"to get it: python -m datasets download {entry.name} --root {root}"
+    return f"to get it: {entry.command('download', root)}"
 
 
 def _names(folder: Path) -> list[str]:
@@ -142,28 +143,28 @@ def _class_folders(cls: type[BenchmarkDataset]) -> set[str]:
     return {path.split("/")[0] for path in paths if "/" in path}
 
 
-def _shipped(cls: type[BenchmarkDataset], image_dir: str) -> tuple | None:
+def _shipped(cls: type[BenchmarkDataset], image_dir: str) -> Split | None:
     path = SPLITS / f"{cls.split_file}.gz"
     if not path.is_file():
         return None
-    with contextlib.redirect_stdout(io.StringIO()):
-        return cls.read_split(path, image_dir)
+    return read_split_file(path, image_dir)[0]
 
 
-def _check_empty_folders(place: Place) -> None:
-    for folder in _folders(place.image_dir):
+def _check_empty_folders(image_dir: Path) -> None:
+    for folder in _folders(image_dir):
         if not any(not name.startswith(".") for name in _names(folder)):
             raise Fault(
-                f"folder {folder} is empty; unpack the data set anew, or remove the folder if the "
-                "data set has no such class"
+                f"folder {folder} is empty; unpack the dataset anew, or remove the folder if the "
+                "dataset has no such class"
             )
 
 
-def _check_official_lists(entry: Entry, place: Place, root: Path) -> None:
-    """Where we ship no split, the data set's own lists or the official split file must be there."""
+def _check_official_lists(entry: Entry, dataset_dir: Path, root: Path) -> None:
+    """Where we ship no split, the dataset's own lists or the official split file must be there."""
     for need in entry.needs:
-        path = place.dataset_dir / need
-        built = path.is_file() and need == place.split_file and "note" in _json(path)
+        path = dataset_dir / need
+        split_file = DATASET_REGISTRY.get(entry.name).split_file
+        built = path.is_file() and need == split_file and "note" in _json(path)
         if built:
             raise Fault(
                 f"{path} was made by this project because the official one was missing: results "
@@ -214,7 +215,7 @@ def _check_split(entry: Entry, dataset: BenchmarkDataset) -> str:
             raise Fault(
                 f"{part} has {there:,} images; {entry.name} has {size:,}. The lists or folders in "
                 f"{dataset.dataset_dir} are not the official ones: move them away and fetch the "
-                "data set anew."
+                "dataset anew."
             )
         if size is not None:
             sizes.append(f"{there:,} {part}")
@@ -265,7 +266,7 @@ def _check_classes(entry: Entry, dataset: BenchmarkDataset, parts: dict) -> str:
             if count != wanted:
                 raise Fault(
                     f"class {label} ({dataset.classnames[label]}) has {count} images in {part}; "
-                    f"every class of {entry.name} has {wanted}. Fetch the data set anew."
+                    f"every class of {entry.name} has {wanted}. Fetch the dataset anew."
                 )
     return f"{entry.classes}, from {dataset.classnames[0]} to {dataset.classnames[-1]}"
 
@@ -286,7 +287,7 @@ def _check_files(entry: Entry, dataset: BenchmarkDataset, items: list[Datum]) ->
     if missing:
         raise Fault(
             f"{len(missing):,} of {len(items):,} images are missing: {listed(missing)}. Unpack the "
-            "data set anew."
+            "dataset anew."
         )
     extra = _extra_folders(entry, folders)
     if extra:
@@ -329,7 +330,7 @@ def _check_images(items: list[Datum], full: bool, dataset: BenchmarkDataset) -> 
     if problems:
         also = f" ({len(problems) - 1:,} more like it)" if len(problems) > 1 else ""
         raise Fault(
-            f"{problems[0]}{also}. Fetch the file anew, or unpack the data set anew into "
+            f"{problems[0]}{also}. Fetch the file anew, or unpack the dataset anew into "
             f"{dataset.dataset_dir}."
         )
     hint = "" if step == 1 else " (a sample; --full: all)"
@@ -348,16 +349,12 @@ def _check_few_shot(
     met = 0
     for seed in seeds:
         for shots in SHOTS:
-            rng = random.Random(seed)
-            with contextlib.redirect_stdout(io.StringIO()):
-                sample = tuple(
-                    dataset.generate_fewshot_dataset(items, num_shots=n, rng=rng)
-                    for items, n in (
-                        (parts["train"], shots),
-                        (parts["val"], min(shots, dataset.max_val_shots)),
-                    )
+            per_class = (shots, min(shots, dataset.max_val_shots))
+            with quiet():
+                sample = draw_sample(
+                    dataset, parts["train"], parts["val"], per_class, random.Random(seed)
                 )
-                published = describe_sample(dataset, sample, shots, seed)["published"]
+            published = sample_info(dataset, sample, shots, seed)["published"]
             if published is False:
                 raise Fault(
                     f"the {shots}-shot sample of seed {seed} is not the published one: the split "

@@ -1,60 +1,42 @@
-"""Tables of all data sets: what there is, and what lies in a folder."""
+"""Tables of all datasets: what there is, and what lies in a folder."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import MissingFileError
-from datasets.base import SPLITS, BenchmarkDataset
-from datasets.catalog import Entry
+from datasets.manage.catalog import Entry
+from datasets.readers.own_images import EXTENSIONS
+from datasets.resources import SPLITS
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-BUDGET = 5.0  # seconds to count the files of one data set
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a data set's class looks below a root: folders that need not exist."""
-
-    dataset_dir: Path
-    image_dir: Path
-    split_file: str
-
-    @property
-    def exists(self) -> bool:
-        return self.image_dir.is_dir()
+BUDGET = 5.0  # seconds to count the files of one dataset
 
 
-def place_of(entry: Entry, root: Path) -> Place:
-    """Asks the class of a data set where it would look, other known layouts included.
+def place_of(entry: Entry, root: Path) -> tuple[Path, Path]:
+    """Returns where the folder of a dataset and its images are, or should be.
 
     Raises:
         MissingFileError: there is no folder `root`.
     """
     if not root.is_dir():
         raise MissingFileError(
-            f"--root {root} does not exist; it must name the folder that holds all data sets"
+            f"--root {root} does not exist; it must name the folder that holds all datasets"
         )
     cls = DATASET_REGISTRY.get(entry.name)
-    dataset: BenchmarkDataset = cls.__new__(cls)  # without reading anything
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset.find_folders(root.absolute())
-    below = cls.landmark and not (Path(dataset.image_dir) / cls.landmark).is_dir()
-    image_dir = Path(dataset.image_dir) / (cls.landmark if below else "")
-    return Place(Path(dataset.dataset_dir), image_dir, cls.split_file)
+    dataset_dir, image_dir = cls.locate(root)
+    landmark = image_dir / cls.landmark
+    return dataset_dir, image_dir if landmark.is_dir() else landmark
 
 
 def list_table(entries: list[Entry]) -> str:
-    """Returns name, classes, images per split, terms and way to get of each data set."""
+    """Returns name, classes, images per split, terms and way to get of each dataset."""
     rows = [
         (entry.name, entry.classes, *map(_count, entry.sizes), entry.terms, _way(entry))
         for entry in entries
@@ -65,7 +47,7 @@ def list_table(entries: list[Entry]) -> str:
 
 
 def status_table(entries: list[Entry], root: Path) -> str:
-    """Returns state, images, disk use and what is missing of each data set below `root`."""
+    """Returns state, images, disk use and what is missing of each dataset below `root`."""
     rows = [(entry.name, *_status(entry, root)) for entry in entries]
     headers = ("name", "state", "images", "on disk", "what is missing")
     align = ("left", "left", "right", "right", "left")
@@ -94,19 +76,19 @@ def _way(entry: Entry) -> str:
 
 
 def _status(entry: Entry, root: Path) -> tuple[str, str, str, str]:
-    place = place_of(entry, root)
-    if not place.dataset_dir.is_dir():
+    dataset_dir, image_dir = place_of(entry, root)
+    if not dataset_dir.is_dir():
         return "absent", "", "", ""
-    images, size, complete = _measure(place.dataset_dir)
+    images, size, complete = _measure(dataset_dir)
     at_least = "" if complete else ">"
     missing = []
-    if not place.exists:
-        missing.append(f"{place.image_dir.relative_to(place.dataset_dir)}/")
+    if not image_dir.is_dir():
+        missing.append(f"{image_dir.relative_to(dataset_dir)}/")
     elif images < entry.images and complete:
         missing.append(f"{entry.images - images:,} images")
-    shipped = (SPLITS / f"{place.split_file}.gz").is_file()
+    shipped = (SPLITS / f"{DATASET_REGISTRY.get(entry.name).split_file}.gz").is_file()
     needs = () if shipped else entry.needs
-    missing += [need for need in needs if not (place.dataset_dir / need).exists()]
+    missing += [need for need in needs if not (dataset_dir / need).exists()]
     if not images:
         return "absent", "", "", ""
     state = "partly there" if missing else "ready"
@@ -128,7 +110,7 @@ def _measure(folder: Path) -> tuple[int, int, bool]:
     for count, entry in enumerate(_walk(folder)):
         with contextlib.suppress(OSError):  # it was removed meanwhile
             size += entry.stat().st_size
-        images += entry.name.lower().endswith(IMAGE_SUFFIXES)
+        images += entry.name.lower().endswith(EXTENSIONS)
         if count % 1000 == 999 and time.monotonic() > end:
             return images, size, False
     return images, size, True

@@ -1,0 +1,1 @@
+"""What `python -m datasets` does: lists, fetches and checks datasets."""

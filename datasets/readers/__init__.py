@@ -1,0 +1,1 @@
+"""What lies on disk for a dataset, and how to read it: annotations, folders, splits, our files."""
