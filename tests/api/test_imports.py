@@ -1,6 +1,14 @@
-"""Imports point one way: train.py → {trainers, datasets} → dassl, and downwards inside it."""
+"""Imports point one way:
+
+    {train, sweep} → {trainers, datasets} → features → encoders → dassl.utils
+    trainers, datasets, features → dassl; inside the engine: engine → {data, evaluation, optim} → ...
+
+There is no arrow upwards and no circle, and importing `encoders` registers nothing.
+"""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYER = {"utils": 0, "config": 0, "metrics": 0, "data": 1, "evaluation": 1, "optim": 1, "engine": 2}
 MAY_IMPORT = {  # package → project packages it may import
     "dassl": {"dassl"},
-    "trainers": {"dassl", "trainers"},
+    "encoders": {"dassl", "encoders"},
+    "features": {"dassl", "encoders", "features"},
+    "trainers": {"dassl", "encoders", "features", "trainers"},
     "datasets": {"dassl", "datasets"},
+    "sweep": {"dassl", "encoders", "trainers", "datasets", "train", "sweep"},
 }
-PROJECT = {"dassl", "trainers", "datasets", "sweep", "benchmarks", "train", "tests", "clip"}
+PROJECT = {*MAY_IMPORT, "benchmarks", "train", "tests", "clip"}
+# What one touches of OpenAI's package.
+TOUCH_CLIP = {"encoders/openai.py"}
+# What methods inherit from, and the templates, which other people's files import from here.
+SHARED = {"__init__.py", "clip_trainer.py", "prompt_trainer.py", "custom_clip.py"}
+TEMPLATES = "imagenet_templates.py"
 
 
 def imported(path: Path) -> set[str]:
@@ -36,10 +52,80 @@ def source_files(package: str) -> list[Path]:
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_packages_import_only_what_lies_below(package: str):
     for path in source_files(package):
+        name = path.relative_to(ROOT).as_posix()
         found = {name.split(".")[0] for name in imported(path)} & PROJECT
-        # One file of trainers/ touches OpenAI's package.
-        allowed = MAY_IMPORT[package] | ({"clip"} if path.name == "clip_utils.py" else set())
-        assert found <= allowed, f"{path.relative_to(ROOT)} imports {sorted(found - allowed)}"
+        allowed = MAY_IMPORT[package] | ({"clip"} if name in TOUCH_CLIP else set())
+        assert found <= allowed, f"{name} imports {sorted(found - allowed)}"
+
+
+def test_encoders_know_nothing_but_the_tools_of_the_engine():
+    for path in source_files("encoders"):
+        below = {name for name in imported(path) if name.split(".")[0] == "dassl"}
+        assert all(name.startswith("dassl.utils") for name in below), path
+        assert not {"yacs", "yacs.config"} & imported(path), path
+
+
+def test_importing_encoders_registers_nothing_and_needs_no_yacs():
+    code = (
+        "import sys; sys.modules['yacs'] = None; import encoders; "
+        "print(*sorted(m for m in sys.modules if m.startswith(('dassl.', 'trainers', 'datasets'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    loaded = done.stdout.split()
+    assert loaded and all(name.startswith("dassl.utils") for name in loaded), loaded
+
+
+def test_the_folder_of_methods_shows_methods():
+    found = {path.name: path for path in source_files("trainers")}
+    assert {"zsclip.py", "coop.py", "cocoop.py", "linear_probe.py"} < found.keys()
+    for name in found.keys() - SHARED - {TEMPLATES}:
+        text = found[name].read_text(encoding="utf-8")
+        assert "TRAINER_REGISTRY.register(" in text, f"trainers/{name} registers no method"
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_no_circle(package: str):
+    """Imports at the top of files alone: what a function imports breaks no start."""
+    graph = {module_of(path): top_imports(path) for path in source_files(package)}
+    graph = {name: {i for i in found if i in graph} for name, found in graph.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"circle: {' → '.join([*way[way.index(name) :], name])}"
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def top_imports(path: Path) -> set[str]:
+    """Returns the modules that importing a file imports by name, type checking included."""
+    found = set()
+    package = module_of(path)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            # `from package import module` means the module, not the package.
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in names if is_module(name)}
+            found |= modules or {node.module}
+    return found - {package}
+
+
+def is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 def test_the_entry_point_knows_no_sweep():
@@ -61,4 +147,4 @@ def test_layers_of_the_engine():
 
 def test_the_scan_sees_imports(tmp_path: Path):
     assert len(source_files("dassl")) > 25
-    assert "clip" in {n.split(".")[0] for n in imported(ROOT / "trainers" / "clip_utils.py")}
+    assert "clip" in {n.split(".")[0] for n in imported(ROOT / "encoders" / "openai.py")}
