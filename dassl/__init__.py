@@ -3,4 +3,4 @@
 It knows nothing about CLIP, prompts or any dataset; `trainers` and `datasets` plug into it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
