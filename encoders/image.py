@@ -10,6 +10,8 @@ Shapes: B images, L tokens (class token and patches), D width, E embedding size,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,7 +38,7 @@ class ImageEncoder:
         backend: who multiplies, a key of `gemm.BACKENDS`; None: the default.
     """
 
-    def __init__(self, visual: nn.Module, backend: str | None = None) -> None:
+    def __init__(self, visual: Any, backend: str | None = None) -> None:
         self.visual = visual
         self.images = 0
         self.folded = Folded.beside(visual, backend)
@@ -60,7 +62,7 @@ class ImageEncoder:
         return kind(self.visual, dtype, backend)
 
 
-def _is_frozen_kind(visual: nn.Module) -> bool:
+def _is_frozen_kind(visual: Any) -> bool:
     if hasattr(visual, "class_embedding"):
         return True
     norms = [module for module in visual.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -70,14 +72,14 @@ def _is_frozen_kind(visual: nn.Module) -> bool:
 class _ResNet(FrozenResNet):
     cpu_images = CPU_IMAGES_RESNET
 
-    def __init__(self, visual: nn.Module, dtype: torch.dtype, backend: str) -> None:
+    def __init__(self, visual: Any, dtype: torch.dtype, backend: str) -> None:
         super().__init__(visual, dtype)  # its products are convolutions
 
 
 class _VisionTransformer(FrozenTower):
     cpu_images = CPU_IMAGES
 
-    def __init__(self, visual: nn.Module, dtype: torch.dtype, backend: str) -> None:
+    def __init__(self, visual: Any, dtype: torch.dtype, backend: str) -> None:
         stream = visual.conv1.weight.dtype
         super().__init__(visual.transformer, visual.ln_post, visual.proj, stream, dtype, backend)
         self.patch = visual.conv1.kernel_size[0]

@@ -204,7 +204,7 @@ def _fill_tiles(first: list[Path], trunk: Path, sequences: list[Path]) -> list[l
 
 
 def _lay_out(
-    queries: list[list[Path | None]],
+    queries: Sequence[Sequence[Path | None]],
     number: dict[tuple[int, Path], int],
     tiles: list[list[Path]],
     n_trunk: int,

@@ -14,6 +14,7 @@ last layer, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,11 @@ class FrozenConv:
 
     Args:
         conv: without a bias.
-        norm: in evaluation mode, behind it.
+        norm: the BatchNorm2d behind it, in evaluation mode.
         dtype: of the convolution.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: Any, dtype: torch.dtype) -> None:
         scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
         weight = conv.weight.double() * scale[:, None, None, None]
         self.weight = weight.to(dtype, memory_format=torch.channels_last)
@@ -50,7 +51,7 @@ class FrozenResNet:
         dtype: of the products.
     """
 
-    def __init__(self, visual: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, visual: Any, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.stem = [
             FrozenConv(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}"), dtype)
@@ -74,7 +75,7 @@ class FrozenResNet:
 class _Block:
     """A bottleneck: 1x1, 3x3, (mean of stride x stride positions,) 1x1, and a way around."""
 
-    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
         self.stride = block.stride
         self.conv1 = FrozenConv(block.conv1, block.bn1, dtype)
         self.conv2 = FrozenConv(block.conv2, block.bn2, dtype)
@@ -97,7 +98,7 @@ class _Block:
 class _AttentionPool:
     """The mean position's attention to all positions."""
 
-    def __init__(self, pool: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, pool: Any, dtype: torch.dtype) -> None:
         self.positions = pool.positional_embedding.detach().to(dtype)  # (N, D)
         parts = (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
         *projections, out = [(part.weight, part.bias) for part in parts]

@@ -103,8 +103,8 @@ class TextEncoder(nn.Module):
 
         # The dtype is decided here and nowhere else: autocast would cast products a second time.
         with torch.autocast(context.device.type, enabled=False):
-            features = [torch.cat([run(part, some) for some in rows], dim=1) for part in chunks]
-            features = torch.cat(features)  # (G, unique prompts, E)
+            parts = [torch.cat([run(part, some) for some in rows], dim=1) for part in chunks]
+            features = torch.cat(parts)  # (G, unique prompts, E)
         return features.index_select(1, tree.order_on(features.device))
 
     def _encode_embeddings(self, prompts: Tensor, eot: Tensor) -> Tensor:

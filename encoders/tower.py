@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class FrozenTower:
 
     def __init__(
         self,
-        transformer: nn.Module,
+        transformer: Any,
         last_norm: nn.LayerNorm,
         projection: Tensor,
         stream: torch.dtype,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -84,7 +84,7 @@ class FrozenMLP:
         self.fc, self.proj, self.eps = fc, proj, eps
 
     @classmethod
-    def of(cls, block: nn.Module, dtype: torch.dtype, backend: str) -> FrozenMLP:
+    def of(cls, block: Any, dtype: torch.dtype, backend: str) -> FrozenMLP:
         """Folds the second half of clip's ResidualAttentionBlock."""
         fc, proj = block.mlp.c_fc, block.mlp.c_proj
         weight, bias = fold_norm(block.ln_2, fc.weight, fc.bias)
@@ -147,7 +147,7 @@ class FrozenBlock:
     """
 
     def __init__(
-        self, block: nn.Module, dtype: torch.dtype, backend: str, split_query: bool = False
+        self, block: Any, dtype: torch.dtype, backend: str, split_query: bool = False
     ) -> None:
         attn, width = block.attn, block.attn.embed_dim
         self.eps = block.ln_1.eps

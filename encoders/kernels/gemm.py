@@ -51,7 +51,10 @@ class OneDnnProduct:
         return self.weight.to_dense()
 
 
-BACKENDS = {"torch": TorchProduct, "onednn": OneDnnProduct}
+BACKENDS: dict[str, type[TorchProduct] | type[OneDnnProduct]] = {
+    "torch": TorchProduct,
+    "onednn": OneDnnProduct,
+}
 
 
 def default_backend(device: torch.device, dtype: torch.dtype) -> str:

@@ -1,7 +1,7 @@
 """Imports point one way:
 
     {train, sweep} → {trainers, datasets} → features → encoders → dassl.utils
-    trainers, datasets, features → dassl; inside the engine: engine → {data, evaluation, optim} → ...
+    {trainers, datasets, features} → dassl: engine → {data, evaluation, optim} → {utils, config, …}
 
 There is no arrow upwards and no circle, and importing `encoders` registers nothing.
 """

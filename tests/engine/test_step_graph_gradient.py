@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.step_graph import CHECKS, TOLERANCE, StepGraph
+from dassl.engine.step_graph import CHECKS, TOLERANCE, StepGraph
 
 LOSS, LOGITS, FIRST, SECOND = range(4)  # results of a replay
 
