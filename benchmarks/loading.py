@@ -10,8 +10,6 @@ before anything is timed. torch computes on one thread, so that only loading is 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import sys
@@ -35,6 +33,7 @@ from dassl.data import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from dassl.utils import read_image, write_json
+from dassl.utils.logger import quiet
 
 RECIPE = ROOT / "configs/trainers/base.yaml"  # 224 pixels, bicubic; batches of 32 and 100
 
@@ -70,7 +69,7 @@ def make_images(folder: Path, n: int, width: int, height: int) -> list[Datum]:
 
 def build_pair(cfg: CfgNode, items: list[Datum], is_train: bool) -> tuple[DataLoader, DataLoader]:
     """Returns our loader and the plain one for the same work."""
-    with contextlib.redirect_stdout(io.StringIO()):  # the list of transforms
+    with quiet():  # the list of transforms
         transform = build_transform(cfg, is_train=is_train)
     size = (cfg.DATALOADER.TRAIN_X if is_train else cfg.DATALOADER.TEST).BATCH_SIZE
     ours = build_data_loader(

@@ -23,7 +23,7 @@ def encode_prompts(clip_model: CLIP, prompts: Tensor, eot: Tensor) -> Tensor:
 
 
 def prompts_of(learner: nn.Module, ctx: Tensor, position: str = "end") -> Tensor:
-    """Context (M, D) or (C, M, D) → prompts (C, L, D): CoOp, section 3.1, equations 2 and 3."""
+    """Context (M, D) or (C, M, D) → prompts (C, L, D): CoOp, section 3.2, equations 2 and 4."""
     n_cls, n_ctx = learner.n_cls, learner.n_ctx
     ctx = ctx.expand(n_cls, -1, -1)
     start, rest = learner.token_prefix, learner.token_suffix

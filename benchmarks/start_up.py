@@ -11,8 +11,6 @@ size of ViT-B/16, with random weights.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import sys
 import tempfile
 import time
@@ -31,6 +29,7 @@ from benchmarks.machine import describe_run
 from benchmarks.whole_job_data import REAL, SHAPES, SMALL, write_data, write_weights
 from dassl.engine import SimpleTrainer
 from dassl.utils import write_json
+from dassl.utils.logger import quiet
 from encoders.image import ImageEncoder
 from encoders.text import TextEncoder
 from features import keys
@@ -138,7 +137,7 @@ def measure(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
         write_data(folder / "data", SHAPE, (20, 20))
         for number, (method, _, seed) in enumerate(RUNS):
             args = arguments(folder, number, sizes[1])
-            with contextlib.redirect_stdout(io.StringIO()):
+            with quiet():
                 result = watch.start_up(lambda args=args: train.main(args))
             results.append({"run": number + 1, "method": method, "seed": seed, **result})
             show(results[-1])

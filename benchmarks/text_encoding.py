@@ -14,10 +14,8 @@ training step (image, text, loss, backward, optimizer), "test" a batch of an eva
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import gc
-import io
 import json
 import statistics
 import sys
@@ -49,6 +47,7 @@ from benchmarks.measure import (
 )
 from dassl.config import get_cfg_default
 from dassl.engine.step_graph import CHECKS, Passes, StepGraph
+from dassl.utils.logger import quiet
 from encoders.kernels.gemm import default_backend
 from encoders.load import freeze
 from encoders.openai import CLIP
@@ -121,7 +120,7 @@ class Bench:
         module = {"CoOp": coop, "CoCoOp": cocoop}[case.method]
         torch.manual_seed(1)
         data_set = next(name for name, most in NAMES if case.n_cls <= most)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             model = module.CustomCLIP(cfg, self.names[data_set][: case.n_cls], self.clip)
         return model.to(self.device)
 

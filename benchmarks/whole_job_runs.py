@@ -8,7 +8,6 @@ them went to data and to the image encoder. `whole_job` scales them to the whole
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import sys
@@ -35,6 +34,7 @@ from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.data.workers import Loader
 from dassl.engine import SimpleTrainer, TrainerX
+from dassl.utils.logger import quiet
 from encoders.image import ImageEncoder
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
@@ -231,7 +231,7 @@ def _batches(cfg: Any, items: list, size: int, is_train: bool) -> Iterator[dict]
 def main() -> None:
     request = json.loads(sys.argv[1])
     run = {"ours": run_ours, "plain": run_plain}[request["path"]]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         result = run(request, request["started"])
     print(json.dumps(result))
 
