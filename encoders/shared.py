@@ -24,13 +24,20 @@ from encoders.load import freeze, load_model
 from encoders.openai import CLIP, advance_rng_like_building, weights_file
 
 
-def load_frozen_clip(name_or_file: str | Path, precision: str, device: torch.device) -> CLIP:
+def load_frozen_clip(
+    name_or_file: str | Path,
+    precision: str,
+    device: torch.device,
+    activation: str = "",
+    head_width: int = 0,
+) -> CLIP:
     """Loads CLIP as `load_model` does, or returns the one that this process has; never change it.
 
     Args:
         name_or_file: see `encoders.load`.
         precision: fp16, fp32 or amp.
         device: where the weights shall be.
+        activation, head_width: what is known of the file, see `families`.
 
     Returns:
         A model without gradients, in evaluation mode.
@@ -45,7 +52,7 @@ def load_frozen_clip(name_or_file: str | Path, precision: str, device: torch.dev
         torch.set_rng_state(_kept.draws[before])
         return _kept.clip_model
     forget()
-    clip_model = load_model(name_or_file, precision).to(device)
+    clip_model = load_model(name_or_file, precision, activation, head_width).to(device)
     freeze(clip_model)
     _kept = _Kept(key, clip_model, Seal(_weights(clip_model)), {before: torch.get_rng_state()})
     return clip_model
