@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_run
 from dassl.utils import write_json
 from dassl.utils.results import read_records
-from sweep.request import Request
-from sweep.state import can_resume, record_of
+from sweep.plan.request import Request
+from sweep.work.folder import can_resume, record_of
 
 REQUEST = Request("base2new", trainers=("all",), datasets=("digits",))
 RESULT = ROOT / "benchmarks" / "results" / "sweep_kills.json"

@@ -20,16 +20,16 @@ from tabulate import tabulate
 from dassl.utils import UserError
 from dassl.utils.cli import run_cli
 from sweep.cli import default_jobs, gpu_places
-from sweep.formats import ours
-from sweep.grid import Row
-from sweep.local import LocalExecutor
-from sweep.plots import bar_figure
-from sweep.protocols import PROTOCOLS, Cell, Setting
-from sweep.recipes import CLIP, COCOOP, COOP_WORDS, EMBEDDED, SEEDS
-from sweep.records import samples_of
-from sweep.request import in_order
-from sweep.runner import Options, Sweep
-from sweep.stats import harmonic, value
+from sweep.plan.protocols import PROTOCOLS, Cell, Setting
+from sweep.plan.recipes import CLIP, COCOOP, COOP_WORDS, EMBEDDED, SEEDS
+from sweep.plan.request import in_order
+from sweep.report.formats import ours
+from sweep.report.grid import Row
+from sweep.report.plots import bar_figure
+from sweep.report.records import samples_of
+from sweep.report.stats import harmonic, value
+from sweep.work.local import LocalExecutor
+from sweep.work.runner import Options, Sweep
 
 METHODS = (replace(CLIP, label="zero-shot CLIP"), COOP_WORDS, COCOOP)
 PARTS = {

@@ -13,15 +13,15 @@ import torch
 from dassl.data.workers import usable_cores
 from dassl.utils import ConfigError, UnknownNameError
 from dassl.utils.errors import not_one_of
-from sweep.cli_request import add_request, request_of
-from sweep.cost import duration
-from sweep.data import missing_data, missing_text, without_missing
-from sweep.local import LocalExecutor
-from sweep.request import Request
-from sweep.run import Run
-from sweep.runner import Executor, Options, Sweep
-from sweep.show import add_parse, add_report, add_table
-from sweep.state import FAILED, FINISHED, RUNNING, WAITING, error_of, state_of
+from sweep.plan.arguments import add_request, request_of
+from sweep.plan.data import missing_data, missing_text, without_missing
+from sweep.plan.request import Request
+from sweep.plan.run import Run
+from sweep.report.show import add_parse, add_report, add_table
+from sweep.work.estimate import duration
+from sweep.work.folder import FAILED, FINISHED, RUNNING, WAITING, error_of, state_of
+from sweep.work.local import LocalExecutor
+from sweep.work.runner import Executor, Options, Sweep
 
 GPU_MEMORY_PER_JOB = 8 * 2**30  # bytes; CoCoOp on 500 classes of ViT-B/16 peaks below this
 SHOWN = 12  # runs that --dry-run lists
@@ -114,7 +114,7 @@ def default_jobs() -> int:
 
 def executor_of(args: argparse.Namespace, jobs: int) -> Executor:
     if args.executor == "ray":
-        from sweep.ray_pool import RayExecutor
+        from sweep.work.ray_pool import RayExecutor
 
         return RayExecutor(jobs, args.ray_address)
     if args.executor != "local":

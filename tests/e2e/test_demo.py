@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scripts import demo
-from sweep.grid import Row
-from sweep.stats import value
+from sweep.report.grid import Row
+from sweep.report.stats import value
 
 pytestmark = pytest.mark.slow
 

@@ -17,12 +17,12 @@ from dassl.evaluation.error_analysis import FILES
 from dassl.utils.results import config_digest, read_records
 from datasets.eurosat import CLASSNAMES
 from sweep.cli import main
-from sweep.execute import Job, Outcome, execute
-from sweep.request import Request
-from sweep.run import Run, evaluation_of
-from sweep.state import has_error_analysis, record_of
+from sweep.plan.request import Request
+from sweep.plan.run import Run, evaluation_of
+from sweep.work.execute import Job, Outcome, execute
+from sweep.work.folder import has_error_analysis, record_of
 from tests.runs import make_eurosat, run
-from tests.sweep.test_runner import FAST, Here
+from tests.sweep.work.test_runner import FAST, Here
 
 ON = ("TEST.ERROR_ANALYSIS", "True")
 FEW = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.run import ROOT
+from sweep.plan.run import ROOT
 
 CASES = {  # script and arguments → lines of the plan
     "coop/main.sh caltech101 rn50_ep50 end 16 1 False": [

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from dassl.utils import ConfigError
 from dassl.utils.results import read_records
-from sweep.execute import Job, execute
-from sweep.run import Run, evaluation_of
+from sweep.plan.run import Run, evaluation_of
+from sweep.work.execute import Job, execute
 from tests.golden_recipes import fed_by, make_cfg, model_state_dict
 from tests.runs import ROOT, make_eurosat, run
 from trainers import frozen_linear, shared_clip
