@@ -6,9 +6,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
-# 97.5% quantiles of Student's t with 1, 2, ... degrees of freedom; 2.0 beyond the table.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 PAPER_SEEDS = 3  # the papers' numbers are means over three
 ROUNDING = 0.005  # of a number printed with two decimals
 NO_SEED_TOLERANCE = 0.1  # points; half precision moves a few images of a method without seeds
@@ -66,9 +65,16 @@ class Value:
             return abs(self.difference) <= NO_SEED_TOLERANCE + ROUNDING
         if self.std is None:
             return None
-        t = T[self.n - 2] if self.n - 2 < len(T) else 2.0
-        margin = t * self.std * math.sqrt(1 / self.n + 1 / PAPER_SEEDS)
+        margin = student_t(self.n) * self.std * math.sqrt(1 / self.n + 1 / PAPER_SEEDS)
         return abs(self.difference) <= margin + ROUNDING
+
+
+@cache
+def student_t(n: int) -> float:
+    """Returns the 97.5% quantile of Student's t for the mean of `n` numbers: n - 1 degrees."""
+    from scipy.stats import t  # takes a second to import, which most commands do without
+
+    return float(t.ppf(0.975, n - 1))
 
 
 def value(
@@ -97,7 +103,7 @@ def harmonic_value(base: Value, new: Value, paper: float | None = None) -> Value
 
 
 def average_value(values: Sequence[Value], paper: float | None = None) -> Value:
-    """Returns the mean over data sets; missing unless every one is complete."""
+    """Returns the mean over datasets; missing unless every one is complete."""
     complete = bool(values) and all(v.complete for v in values)
     seeds = set.intersection(*(set(v.samples) for v in values)) if values else set()
     samples = {s: statistics.mean(v.samples[s] for v in values) for s in sorted(seeds)}
