@@ -1,4 +1,4 @@
-"""Which data sets lie below a root: so that a sweep says before it starts what cannot run."""
+"""Which datasets lie below a root, so that a sweep says before it starts what cannot run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from sweep.plan.run import ROOT, Run
 
 
 def missing_data(datasets: Iterable[str], root: Path) -> dict[str, str]:
-    """Returns data set → folder that was looked for in vain; those that are there are left out."""
+    """Returns dataset → folder that was looked for in vain; those that are there are left out."""
     missing = {}
     for name in dict.fromkeys(datasets):
         if name == EMBEDDED:  # writes its files itself
             continue
         content = yaml.safe_load((ROOT / "configs/datasets" / f"{name}.yaml").read_text())
-        cls = DATASET_REGISTRY.get(content["DATASET"]["NAME"])
-        dataset = cls.__new__(cls)  # without reading anything
-        with contextlib.redirect_stdout(io.StringIO()):
-            dataset.find_folders(root.expanduser().absolute())
-        if not Path(dataset.image_dir).is_dir():
-            missing[name] = dataset.image_dir
+        cls, place = DATASET_REGISTRY.get(content["DATASET"]["NAME"]), root.expanduser().absolute()
+        if hasattr(cls, "locate"):
+            _, image_dir = cls.locate(place)
+        else:  # TODO(merge): every dataset has `locate` then
+            dataset = cls.__new__(cls)
+            with contextlib.redirect_stdout(io.StringIO()):
+                dataset.find_folders(place)
+            image_dir = Path(dataset.image_dir)
+        if not image_dir.is_dir():
+            missing[name] = str(image_dir)
     return missing
 
 
 def missing_text(runs: tuple[Run, ...], missing: Mapping[str, str], root: Path) -> str:
-    """Returns which data sets there are and which not, a line each; "" if none is missing."""
+    """Returns which datasets there are and which not, a line each; "" if none is missing."""
     if not missing:
         return ""
     there = [name for name in dict.fromkeys(run.dataset for run in runs) if name not in missing]
-    lines = [f"below --root {root}, {len(missing)} of the data sets are missing:"]
+    lines = [f"below --root {root}, {len(missing)} of the datasets are missing:"]
     lines += [f"  {name}: there is no {folder}" for name, folder in missing.items()]
     return "\n".join([*lines, f"  there are: {', '.join(there) or 'none'}"])
 
@@ -48,7 +52,7 @@ def without_missing(runs: tuple[Run, ...], root: Path, skip: bool) -> tuple[Run,
         skip: leave out the others, and what depends on them; otherwise they are an error.
 
     Raises:
-        MissingFileError: data sets are missing and `skip` is off, or all are missing.
+        MissingFileError: datasets are missing and `skip` is off, or all are missing.
     """
     missing = missing_data((run.dataset for run in runs), root)
     lost = {run for run in runs if run.dataset in missing}

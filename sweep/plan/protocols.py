@@ -2,13 +2,13 @@
 
 few-shot        train on k images a class, test on all classes (CoOp section 4.2)
 base2new        train on the first half of the classes, test on both halves (CoCoOp section 4.1)
-cross-dataset   train on ImageNet, test on ten other data sets (CoCoOp section 4.2)
+cross-dataset   train on ImageNet, test on ten other datasets (CoCoOp section 4.2)
 domain          train on ImageNet, test on its four variants (CoOp section 4.3, CoCoOp section 4.3)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sweep.plan.recipes import (
@@ -62,7 +62,7 @@ class Setting:
     per_epoch: bool = False
 
     def training(self, method: Method, dataset: str, shots: int, classes: str, seed: int) -> Run:
-        """Returns the run that trains on a data set (or, with nothing to learn, tests on it)."""
+        """Returns the run that trains on a dataset (or, with nothing to learn, tests on it)."""
         recipe, opts = method.recipe_for(self.backbone, dataset, shots)
         shots = shots if method.learns else 0
         opts = (*opts, *self.opts)
@@ -70,18 +70,6 @@ class Setting:
 
     def seeds_of(self, method: Method) -> tuple[int, ...]:
         return self.seeds if method.learns else (1,)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """A name, what it is, and its setting in the papers."""
-
-    name: str
-    about: str
-    default: Setting
-
-    def cells(self, setting: Setting) -> Iterator[Cell]:
-        yield from _MAKERS[self.name](setting)
 
 
 def _few_shot(setting: Setting) -> Iterator[Cell]:
@@ -141,37 +129,40 @@ def new_classes_per_epoch(cells: Sequence[Cell]) -> list[Run]:
     return runs
 
 
-_MAKERS = {
-    "fewshot": _few_shot,
-    "base2new": _base_to_new,
-    "crossdataset": _transfer,
-    "domain": _transfer,
-}
+@dataclass(frozen=True)
+class Protocol:
+    """A name, what it is, its setting in the papers, and the function that makes its cells."""
+
+    name: str
+    about: str
+    default: Setting
+    cells: Callable[[Setting], Iterator[Cell]]
+
+
 _ALL = tuple(BENCHMARK)
 _LEARNED = (COOP_WORDS, COCOOP)
 
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            "fewshot",
-            "train on 1, 2, 4, 8 and 16 images a class, test on all classes",
-            Setting((CLIP, LINEAR_PROBE, coop()), _ALL, shots=SHOTS, backbone="RN50"),
-        ),
-        Protocol(
-            "base2new",
-            "train on half of the classes, test on these, on the others, and on all together",
-            Setting((CLIP, *_LEARNED), _ALL),
-        ),
-        Protocol(
-            "crossdataset",
-            "train on ImageNet, test on ten other data sets",
-            Setting(_LEARNED, _ALL[1:]),
-        ),
-        Protocol(
-            "domain",
-            "train on ImageNet, test on its four variants",
-            Setting((CLIP, *_LEARNED), tuple(VARIANTS)),
-        ),
-    )
-}
+FEW_SHOT = Protocol(
+    "fewshot",
+    "train on 1, 2, 4, 8 and 16 images a class, test on all classes",
+    Setting((CLIP, LINEAR_PROBE, coop()), _ALL, shots=SHOTS, backbone="RN50"),
+    _few_shot,
+)
+BASE_TO_NEW = Protocol(
+    "base2new",
+    "train on half of the classes, test on these, on the others, and on all together",
+    Setting((CLIP, *_LEARNED), _ALL),
+    _base_to_new,
+)
+CROSS_DATASET = Protocol(
+    "crossdataset",
+    "train on ImageNet, test on ten other datasets",
+    Setting(_LEARNED, _ALL[1:]),
+    _transfer,
+)
+DOMAIN = Protocol(
+    "domain",
+    "train on ImageNet, test on its four variants",
+    Setting((CLIP, *_LEARNED), tuple(VARIANTS)),
+    _transfer,
+)

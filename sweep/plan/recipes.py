@@ -36,6 +36,7 @@ VARIANTS = {
     "imagenet_r": "ImageNet-R",
 }
 PAPER_NAMES = {**BENCHMARK, **VARIANTS}
+AVERAGE = "Average"  # the papers' name for the mean over datasets
 SEEDS = (1, 2, 3)
 SHOTS = (1, 2, 4, 8, 16)
 # CoOp section 4.1: 50 epochs for one shot, 100 for two and four, 200 for more; ImageNet 50 always.
@@ -57,7 +58,7 @@ class Method:
         opts: KEY VALUE pairs on top.
         learns: False: nothing is random and no training images are needed, so one run will do.
         reads_new_classes: whether it can be tested on classes it was not trained on.
-        fixed: the user named the recipe, so it is used as it is, for every data set.
+        fixed: the user named the recipe, so it is used as it is, for every dataset.
     """
 
     label: str
@@ -75,7 +76,7 @@ class Method:
         return replace(self, recipe=recipe, opts=kept, fixed=True)
 
     def recipe_for(self, backbone: str, dataset: str, shots: int) -> tuple[str, tuple[str, ...]]:
-        """Returns the config file and the options for one data set.
+        """Returns the config file and the options for one dataset.
 
         Where upstream has no file for a number of epochs, the file for 200 is used and
         OPTIM.MAX_EPOCH set.
@@ -94,6 +95,11 @@ class Method:
             return exact, self.opts
         general = f"{folder}/{name.format(backbone=stem, epochs='')}"
         return general, ("OPTIM.MAX_EPOCH", str(epochs), *self.opts)
+
+
+def paper_name(dataset: str) -> str:
+    """Returns the name in the papers' tables; other datasets keep their own."""
+    return PAPER_NAMES.get(dataset, dataset)
 
 
 def config_exists(recipe: str) -> bool:

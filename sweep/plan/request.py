@@ -6,13 +6,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dassl.utils import ConfigError, UnknownNameError, read_json, write_json
 from dassl.utils.errors import not_one_of
-from sweep.plan.protocols import Cell, new_classes_per_epoch
-from sweep.plan.recipes import BACKBONES, EMBEDDED, methods_for
+from sweep.plan.protocols import FEW_SHOT, Cell, new_classes_per_epoch
+from sweep.plan.recipes import BACKBONES, EMBEDDED, Method, methods_for
 from sweep.plan.run import ROOT, Run
-from sweep.plan.tables import POSITIONS, Table, few_shot_methods, table_named
+from sweep.plan.table import Table
+from sweep.plan.tables import POSITIONS, few_shot_methods, table_named
 
 MAX_SHOTS = 1024
 
@@ -43,22 +45,10 @@ class Request:
         """
         self._check()
         table = table_named(self.what)
-        methods = None
-        if self.trainers or self.recipe:
-            names = self.trainers or tuple(m.trainer for m in table.setting.methods)
-            methods = methods_for(names, self.recipe)
-        if self.contexts or self.positions or self.csc or (methods and table.protocol == "fewshot"):
-            methods = few_shot_methods(
-                methods or table.setting.methods,
-                self.contexts or (16,),
-                self.positions or ("end",),
-                self.csc or (False,),
-            )
         if self.recipe:
             table = replace(table, published="")  # the paper's numbers are for the paper's recipe
-            methods = tuple(m.with_recipe(self.recipe) for m in methods)
         return table.with_setting(
-            methods=methods,
+            methods=self._methods(table),
             datasets=None if self.datasets in ((), ("all",)) else self.datasets,
             seeds=self.seeds or None,
             shots=self.shots or None,
@@ -67,6 +57,23 @@ class Request:
             opts=self.opts or None,
             per_epoch=self.per_epoch or None,
         )
+
+    def _methods(self, table: Table) -> tuple[Method, ...] | None:
+        """Returns the methods asked for; None: the table's own."""
+        own = table.setting.methods
+        methods: tuple[Method, ...] | None = None
+        if self.trainers or self.recipe:
+            methods = methods_for(self.trainers or [m.trainer for m in own], self.recipe)
+        if self.contexts or self.positions or self.csc or (methods and table.protocol is FEW_SHOT):
+            methods = few_shot_methods(
+                methods or own,
+                self.contexts or (16,),
+                self.positions or ("end",),
+                self.csc or (False,),
+            )
+        if self.recipe:
+            methods = tuple(m.with_recipe(self.recipe) for m in methods or own)
+        return methods
 
     def cells(self) -> list[Cell]:
         return self.table().cells()
@@ -93,7 +100,7 @@ class Request:
                     f"--shots {shots}: expected images per class, 1 to {MAX_SHOTS}; the papers "
                     "have 1 2 4 8 16"
                 )
-        if len(self.shots) > 1 and table_named(self.what).protocol != "fewshot":
+        if len(self.shots) > 1 and table_named(self.what).protocol is not FEW_SHOT:
             raise ConfigError(f"--shots: {self.what} trains with one number of shots; give one")
         for m in self.contexts:
             if not 1 <= m <= 75:
@@ -125,9 +132,10 @@ class Request:
 
     @classmethod
     def load(cls, path: Path) -> Request:
-        content = read_json(path)
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        return cls(**lists)
+        content: dict[str, Any] = read_json(path)
+        for key, value in content.items():
+            content[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**content)
 
     def flags(self) -> str:
         """Returns the command-line arguments that ask for the same."""

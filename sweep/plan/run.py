@@ -4,12 +4,12 @@ A run trains (and evaluates what it trained), or evaluates what another run trai
 a digest of all settings that determine its numbers; the folder's name carries it, so a changed
 setting is another run, in another folder, and old results are never mixed with new ones.
 
-    <output>/<part>/<data set>/<shots>/<trainer>/<recipe>-<digest>/seed<k>/
+    <output>/<part>/<dataset>/<shots>/<trainer>/<recipe>-<digest>/seed<k>/
 
-`part` is "train_<classes>" or "test_<classes>", with "_from_<data set>" if the training was on
+`part` is "train_<classes>" or "test_<classes>", with "_from_<dataset>" if the training was on
 another one. The digest leaves out the seed: all seeds of one cell of a table lie side by side. It
 holds what differs from the defaults, so a setting that the program learns later changes no digest;
-`settings_differ` tells if a default itself has changed since a run.
+`RunFolder.settings_changed` tells if a default itself has changed since a run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 import datasets
 import train
@@ -71,16 +69,26 @@ class Run:
         return f"test_{self.classes}" + (f"_from_{origin}" if origin != self.dataset else "")
 
     @property
+    def trains(self) -> bool:
+        """Whether it trains and then tests; the others only test."""
+        return self.source is None and self.shots > 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that determine the run's numbers, but for the seed."""
+        return _settings(self.without_seed())
+
+    @property
     def epochs(self) -> int:
         """Epochs that the recipe trains."""
-        return _settings(self.without_seed())["OPTIM"]["MAX_EPOCH"]
+        return self.settings["OPTIM"]["MAX_EPOCH"]
 
     @property
     def epoch_tested(self) -> int | None:
         """The epoch that the run's record must name; None: whichever it was."""
         if self.source is not None:
             return self.epoch or None
-        last = _settings(self.without_seed())["TEST"]["FINAL_MODEL"] == "last_step"
+        last = self.settings["TEST"]["FINAL_MODEL"] == "last_step"
         return self.epochs if self.shots and last else None
 
     @property
@@ -113,7 +121,7 @@ class Run:
 
         Args:
             output: the sweep's output folder.
-            root: folder that holds the data sets.
+            root: folder that holds the datasets.
         """
         opts = list(self.opts)
         if self.shots:
@@ -163,25 +171,6 @@ def own_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
     others = {name.upper() for name in TRAINER_REGISTRY.registered_names()} - {own}
     tree["TRAINER"] = {k: v for k, v in tree["TRAINER"].items() if k not in others}
     return tree
-
-
-def settings_differ(run: Run, folder: Path) -> bool:
-    """Returns whether a run was made with other settings than it would be made with now.
-
-    Args:
-        folder: holds the `config.yaml` of the run; without one, nothing is known to differ.
-    """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return False
-    then, now = flat(own_settings(read_config(path))), flat(_settings(run.without_seed()))
-    return any(then[key] != now[key] for key in then.keys() & now.keys())
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Reads a `config.yaml`, with the fast parser where there is one."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # both are safe loaders
 
 
 @cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dassl.utils import UnknownNameError
 from dassl.utils.errors import not_one_of
-from sweep.plan.protocols import PROTOCOLS, Cell, Setting
+from sweep.plan import layouts
+from sweep.plan.protocols import BASE_TO_NEW, CROSS_DATASET, DOMAIN, FEW_SHOT, Setting
 from sweep.plan.recipes import (
     BENCHMARK,
     CLIP,
@@ -18,48 +19,13 @@ from sweep.plan.recipes import (
     Method,
     coop,
 )
+from sweep.plan.table import Table
 
 FOUR = ("RN50", "RN101", "ViT-B/32", "ViT-B/16")  # CoOp section 4.1
 POSITIONS = ("end", "middle")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table or figure.
-
-    Attributes:
-        name: on the command line.
-        title: what it shows.
-        layout: "base2new", "transfer", "backbones", "average", "curves" or "words".
-        protocol: key of PROTOCOLS.
-        setting: methods, data sets, shots, backbone.
-        backbones: more than the setting's, if there are several.
-        published: value of the column "table" in `paper/*.csv`; empty: nothing to compare with.
-        notes: what a reader should know about the comparison.
-    """
-
-    name: str
-    title: str
-    layout: str
-    protocol: str
-    setting: Setting
-    backbones: tuple[str, ...] = ()
-    published: str = ""
-    notes: tuple[str, ...] = ()
-
-    def cells(self) -> list[Cell]:
-        """Returns the numbers of the table with the runs each needs."""
-        cells: list[Cell] = []
-        for backbone in self.backbones or (self.setting.backbone,):
-            cells += PROTOCOLS[self.protocol].cells(replace(self.setting, backbone=backbone))
-        return cells
-
-    def with_setting(self, **changes: object) -> Table:
-        """Returns the table with a changed setting; None leaves a field as it is."""
-        given = {key: value for key, value in changes.items() if value is not None}
-        backbones = self.backbones if "backbone" not in given else ()
-        return replace(self, setting=replace(self.setting, **given), backbones=backbones)
-
+H_NOTE = (
+    "H: harmonic mean of the seed-averaged base and new accuracy; its spread is that of the seeds."
+)
 
 _ALL = tuple(BENCHMARK)
 _COOP_OWN = (
@@ -72,38 +38,40 @@ _PAPERS = (
     Table(
         "cocoop-1",
         "CoCoOp, table 1: from base to new classes",
-        "base2new",
-        "base2new",
-        replace(PROTOCOLS["base2new"].default, parts=("base", "new")),
+        BASE_TO_NEW,
+        layouts.base_to_new,
+        replace(BASE_TO_NEW.default, parts=("base", "new")),
         published="cocoop_table1",
+        notes=(H_NOTE,),
     ),
     Table(
         "cocoop-2",
-        "CoCoOp, table 2: from ImageNet to other data sets",
-        "transfer",
-        "crossdataset",
-        PROTOCOLS["crossdataset"].default,
+        "CoCoOp, table 2: from ImageNet to other datasets",
+        CROSS_DATASET,
+        layouts.transfer,
+        CROSS_DATASET.default,
         published="cocoop_table2",
     ),
     Table(
         "cocoop-3",
         "CoCoOp, table 3: from ImageNet to its variants",
-        "transfer",
-        "domain",
-        PROTOCOLS["domain"].default,
+        DOMAIN,
+        layouts.transfer,
+        DOMAIN.default,
         published="cocoop_table3",
     ),
     Table(
         "cocoop-capacity",
         "CoCoOp, larger-capacity ablation: 60 context vectors against the Meta-Net",
-        "base2new",
-        "base2new",
+        BASE_TO_NEW,
+        layouts.base_to_new,
         Setting(
             (replace(COOP_WORDS, label="CoOp (ctx=4)"), coop(60, label="CoOp (ctx=60)"), COCOOP),
             _ALL,
             parts=("base", "new"),
         ),
         notes=(
+            H_NOTE,
             "Learned numbers with ViT-B/16: CoOp 2,048 and 30,720, CoCoOp 35,360 (512 each, and "
             "the Meta-Net's 33,312).",
             "The paper's cells were not found in a public text; it states that ctx=60 changes the "
@@ -113,17 +81,17 @@ _PAPERS = (
     Table(
         "coop-1",
         "CoOp, table 1: from ImageNet to its variants, four backbones",
-        "transfer",
-        "domain",
-        replace(PROTOCOLS["domain"].default, methods=_COOP_OWN),
+        DOMAIN,
+        layouts.transfer,
+        replace(DOMAIN.default, methods=_COOP_OWN),
         FOUR,
         published="coop_table1",
     ),
     Table(
         "coop-2",
         "CoOp, table 2: against prompt engineering and ensembling, on ImageNet",
-        "backbones",
-        "fewshot",
+        FEW_SHOT,
+        layouts.backbones,
         Setting(
             (
                 replace(CLIP, label="Prompt engineering"),
@@ -138,8 +106,8 @@ _PAPERS = (
     Table(
         "coop-3",
         "CoOp, table 3: random against manual initialization",
-        "average",
-        "fewshot",
+        FEW_SHOT,
+        layouts.average,
         Setting(
             (coop(4, label="Random"), replace(COOP_WORDS, label='"a photo of a"')),
             _ALL,
@@ -150,22 +118,23 @@ _PAPERS = (
     Table(
         "coop-words",
         "CoOp: the words nearest to the learned context",
-        "words",
-        "fewshot",
+        FEW_SHOT,
+        layouts.words,
         Setting(
             (coop(16),),
             ("imagenet", "food101", "oxford_pets", "dtd", "ucf101"),
             seeds=(1,),
             backbone="RN50",
         ),
+        notes=("Euclidean distance in the space of token embeddings in brackets.",),
     ),
     Table(
         "coop-fig3",
-        "CoOp, figure 3: few-shot learning on eleven data sets",
-        "curves",
-        "fewshot",
+        "CoOp, figure 3: few-shot learning on eleven datasets",
+        FEW_SHOT,
+        layouts.curves,
         replace(
-            PROTOCOLS["fewshot"].default,
+            FEW_SHOT.default,
             methods=(
                 replace(CLIP, label="Zero-shot CLIP (hand-crafted prompt)"),
                 LINEAR_PROBE,
@@ -175,25 +144,24 @@ _PAPERS = (
         published="coop_fig3",
     ),
 )
-_LAYOUTS = {
-    "fewshot": ("curves", "coop_fig3"),
-    "base2new": ("base2new", "cocoop_table1"),
-    "crossdataset": ("transfer", "cocoop_table2"),
-    "domain": ("transfer", "cocoop_table3"),
-}
-_OWN = tuple(
+_PROTOCOLS = tuple(
     Table(
-        p.name,
-        p.about[0].upper() + p.about[1:],
-        _LAYOUTS[p.name][0],
-        p.name,
-        p.default,
-        (),
-        _LAYOUTS[p.name][1],
+        protocol.name,
+        protocol.about[0].upper() + protocol.about[1:],
+        protocol,
+        layout,
+        protocol.default,
+        published=published,
+        notes=notes,
     )
-    for p in PROTOCOLS.values()
+    for protocol, layout, published, notes in (
+        (FEW_SHOT, layouts.curves, "coop_fig3", ()),
+        (BASE_TO_NEW, layouts.base_to_new, "cocoop_table1", (H_NOTE,)),
+        (CROSS_DATASET, layouts.transfer, "cocoop_table2", ()),
+        (DOMAIN, layouts.transfer, "cocoop_table3", ()),
+    )
 )
-TABLES = {table.name: table for table in (*_OWN, *_PAPERS)}
+TABLES = {table.name: table for table in (*_PROTOCOLS, *_PAPERS)}
 
 
 def table_named(name: str) -> Table:

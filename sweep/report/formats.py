@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
-from sweep.report.grid import Grid, Row
+from sweep.plan.table import Row
+from sweep.report.grid import Grid
 from sweep.report.stats import Value
 
 MISSING = "missing"

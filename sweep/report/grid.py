@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweep.plan.recipes import PAPER_NAMES, Method
-from sweep.plan.tables import Table
-from sweep.report.published import AVERAGE, paper_value
-from sweep.report.records import samples_of, versions_of
+from sweep.plan.protocols import Cell
+from sweep.plan.recipes import Method, paper_name
+from sweep.plan.table import Row, Table
+from sweep.report.published import paper_value
+from sweep.report.records import records_of, samples_of, versions_of
 from sweep.report.stats import Value, average_value, harmonic_value, value
-
-BASE2NEW_NOTES = (
-    "H: harmonic mean of the seed-averaged base and new accuracy; its spread is that of the seeds.",
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Labels (group and method, or method alone) and values by column; absent: not applicable."""
-
-    labels: tuple[str, ...]
-    values: dict[str, Value]
+from sweep.report.words import words_of
+from sweep.work.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,8 @@ class Grid:
     heads: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...] = field(default=())
-    links: tuple[tuple[str, str], ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     def values(self) -> Iterator[Value]:
         for row in self.rows:
@@ -58,35 +49,42 @@ class Grid:
         return any(v.paper is not None for v in self.values())
 
 
-class _Source:
-    """The values of a table's cells."""
+class RecordedNumbers:
+    """The numbers of a table from the records below an output folder; see `plan.table.Numbers`."""
 
     def __init__(self, table: Table, output: Path) -> None:
-        self.table = table
-        self.cells = table.cells()
-        self.by_key = {(c.method, c.dataset, c.part, c.shots, c.backbone): c for c in self.cells}
-        self.samples = {id(cell): samples_of(cell, output) for cell in self.cells}
+        self.table, self.output = table, output
+        self.cells = {
+            (c.method, c.dataset, c.part, c.shots, c.backbone): (c, records_of(c, output))
+            for c in table.cells()
+        }
 
-    def value(
+    def cell(
         self, method: Method, dataset: str, part: str, shots: int, backbone: str, split: str
     ) -> Value | None:
-        """Returns one cell's value with the paper's; None if the table has no such cell."""
-        cell = self.by_key.get((method, dataset, part, shots, backbone))
-        if cell is None:
+        if (method, dataset, part, shots, backbone) not in self.cells:
             return None
-        paper = self.paper(method, backbone, dataset_name(dataset), shots, split)
-        return value(self.samples[id(cell)], len(cell.runs), paper, exact=not method.learns)
+        cell, records = self.cells[method, dataset, part, shots, backbone]
+        paper = self.paper(method, paper_name(dataset), shots, backbone, split)
+        return value(samples_of(records), len(cell.runs), paper, exact=not method.learns)
 
     def paper(
-        self, method: Method, backbone: str, dataset: str, shots: int, split: str
+        self, method: Method, dataset: str, shots: int, backbone: str, split: str
     ) -> float | None:
         shots = shots if method.learns else 0
         return paper_value(self.table.published, method.label, backbone, dataset, shots, split)
 
+    def mean(self, values: Sequence[Value], paper: float | None = None) -> Value:
+        return average_value(values, paper)
 
-def dataset_name(dataset: str) -> str:
-    """Returns the name in the papers' tables."""
-    return PAPER_NAMES.get(dataset, dataset)
+    def harmonic(self, base: Value, new: Value, paper: float | None = None) -> Value:
+        return harmonic_value(base, new, paper)
+
+    def words(self, cell: Cell) -> Sequence[Value]:
+        folder = RunFolder(cell.runs[0], self.output)
+        if not cell.method.learns or folder.record() is None:
+            return [Value(None, text="missing")]
+        return [Value(None, text=f"{word} ({far:.4f})") for word, far in words_of(folder)]
 
 
 def build(table: Table, output: Path) -> Grid:
@@ -95,181 +93,22 @@ def build(table: Table, output: Path) -> Grid:
     Raises:
         MixedRecordsError: records of one cell differ in more than the seed.
     """
-    source = _Source(table, output)
-    heads, columns, rows = _LAYOUTS[table.layout](source)
-    notes = [*(BASE2NEW_NOTES if table.layout == "base2new" else ()), *table.notes]
+    numbers = RecordedNumbers(table, output)
+    grid = Grid(table.name, table.title, *table.layout(table, numbers))
+    records = (record for _, found in numbers.cells.values() for record in found.values())
+    return replace(grid, notes=(*table.notes, *_notes(table, grid), *versions_of(records)))
+
+
+def _notes(table: Table, grid: Grid) -> Iterator[str]:
     if table.setting.opts:
         but = "; the paper's were not" if table.published else ""
-        notes.append(f"All runs were made with {' '.join(table.setting.opts)}{but}.")
-    grid = Grid(table.name, table.title, heads, columns, rows)
-    notes += _compare_notes(grid)
+        yield f"All runs were made with {' '.join(table.setting.opts)}{but}."
+    if grid.compared:
+        yield (
+            "Mean and sample standard deviation over the seeds. A difference from the paper is "
+            "within the spread (green) if |difference| <= t * s * sqrt(1/n + 1/3): 95%, the "
+            "paper's three seeds taken to spread like ours; without seeds, within 0.1 points."
+        )
     if grid.missing:
         total = len([v for v in grid.values() if not v.text])
-        notes.append(f"{grid.missing} of {total} values are missing or lack a seed.")
-    notes += versions_of(source.cells, output)
-    return Grid(table.name, table.title, heads, columns, rows, tuple(notes))
-
-
-def _compare_notes(grid: Grid) -> list[str]:
-    if not grid.compared:
-        return []
-    return [
-        "Mean and sample standard deviation over the seeds. A difference from the paper is within "
-        "the spread (green) if |difference| <= t * s * sqrt(1/n + 1/3): 95%, the paper's three "
-        "seeds taken to spread like ours; without seeds, within 0.1 points."
-    ]
-
-
-Layout = tuple[tuple[str, ...], tuple[str, ...], tuple[Row, ...]]
-
-
-def _base2new(source: _Source) -> Layout:
-    setting = source.table.setting
-    parts = [p for p in ("base", "new") if p in setting.parts]
-    columns = [*parts, "H"] if len(parts) == 2 else parts
-    columns += ["all"] if "all" in setting.parts else []
-    by_dataset = {
-        (dataset, method): _halves(source, method, dataset, columns)
-        for dataset in setting.datasets
-        for method in setting.methods
-    }
-    rows = []
-    if len(setting.datasets) > 1:
-        for method in setting.methods:
-            each = [by_dataset[dataset, method] for dataset in setting.datasets]
-            averages = _average_halves(source, method, each)
-            rows.append(Row((AVERAGE, method.label), averages))
-    for (dataset, method), values in by_dataset.items():
-        rows.append(Row((dataset_name(dataset), method.label), values))
-    return ("data set", "method"), tuple(columns), tuple(rows)
-
-
-def _halves(
-    source: _Source, method: Method, dataset: str, columns: Sequence[str]
-) -> dict[str, Value]:
-    setting = source.table.setting
-    values = {}
-    for part in columns:
-        place = (method, dataset, part, setting.shots[0], setting.backbone)
-        found = source.value(*place, split=part)
-        if found is not None:
-            values[part] = found
-    if "H" in columns and {"base", "new"} <= values.keys():
-        name = dataset_name(dataset)
-        paper = source.paper(method, setting.backbone, name, setting.shots[0], "H")
-        values["H"] = harmonic_value(values["base"], values["new"], paper)
-    return values
-
-
-def _average_halves(
-    source: _Source, method: Method, each: Sequence[dict[str, Value]]
-) -> dict[str, Value]:
-    setting = source.table.setting
-
-    def paper(split: str) -> float | None:
-        return source.paper(method, setting.backbone, AVERAGE, setting.shots[0], split)
-
-    values = {
-        part: average_value([v[part] for v in each], paper(part)) for part in each[0] if part != "H"
-    }
-    if {"base", "new"} <= values.keys():
-        values["H"] = harmonic_value(values["base"], values["new"], paper("H"))
-    return values
-
-
-def _transfer(source: _Source) -> Layout:
-    table, setting = source.table, source.table.setting
-    names = [setting.source, *setting.datasets]
-    several = len(table.backbones) > 1
-    rows = []
-    for backbone in table.backbones or (setting.backbone,):
-        for method in setting.methods:
-            values = {}
-            for dataset in names:
-                part = "source" if dataset == setting.source else "target"
-                place = (method, dataset, part, setting.shots[0], backbone)
-                values[dataset_name(dataset)] = source.value(*place, split=part)
-            targets = [values[dataset_name(d)] for d in setting.datasets]
-            paper = source.paper(method, backbone, AVERAGE, setting.shots[0], "target_average")
-            values[AVERAGE] = average_value(targets, paper)
-            labels = (backbone, method.label) if several else (method.label,)
-            rows.append(Row(labels, values))
-    heads = ("backbone", "method") if several else ("method",)
-    return heads, (*map(dataset_name, names), AVERAGE), tuple(rows)
-
-
-def _shots(
-    source: _Source, method: Method, dataset: str, shots: int, backbone: str
-) -> Value | None:
-    shots = shots if method.learns else 0
-    return source.value(method, dataset, "all", shots, backbone, split="test")
-
-
-def _backbones(source: _Source) -> Layout:
-    table, setting = source.table, source.table.setting
-    backbones = table.backbones or (setting.backbone,)
-    rows = []
-    for dataset in setting.datasets:
-        for method in setting.methods:
-            values = {b: _shots(source, method, dataset, setting.shots[0], b) for b in backbones}
-            rows.append(Row((method.label,), values))
-    return ("method",), backbones, tuple(rows)
-
-
-def _average(source: _Source) -> Layout:
-    setting = source.table.setting
-    rows = []
-    for method in setting.methods:
-        values = {
-            dataset_name(d): _shots(source, method, d, setting.shots[0], setting.backbone)
-            for d in setting.datasets
-        }
-        rows.append(Row((method.label,), {AVERAGE: average_value(list(values.values())), **values}))
-    return ("method",), (AVERAGE, *map(dataset_name, setting.datasets)), tuple(rows)
-
-
-def _curves(source: _Source) -> Layout:
-    setting = source.table.setting
-    rows = []
-    for method in setting.methods:
-        for dataset in setting.datasets:
-            values = {
-                str(shots): _shots(source, method, dataset, shots, setting.backbone)
-                for shots in (setting.shots if method.learns else (0,))
-            }
-            rows.append(Row((dataset_name(dataset), method.label), values))
-    if len(setting.datasets) > 1:
-        rows = [*_average_curves(source, rows), *rows]
-    order = [AVERAGE, *map(dataset_name, setting.datasets)]
-    rows.sort(key=lambda row: order.index(row.labels[0]))
-    zero = ("0",) if any(not method.learns for method in setting.methods) else ()
-    return ("data set", "method"), (*zero, *map(str, setting.shots)), tuple(rows)
-
-
-def _average_curves(source: _Source, rows: Sequence[Row]) -> list[Row]:
-    """Returns one row per method: the mean over data sets. The paper's is the mean of its cells."""
-    averages = []
-    for method in source.table.setting.methods:
-        mine = [row for row in rows if row.labels[1] == method.label]
-        values = {}
-        for shots in mine[0].values:
-            each = [row.values[shots] for row in mine]
-            known = [v.paper for v in each if v.paper is not None]
-            paper = sum(known) / len(known) if len(known) == len(each) else None
-            values[shots] = average_value(each, paper)
-        averages.append(Row((AVERAGE, method.label), values))
-    return averages
-
-
-def _words(source: _Source) -> Layout:
-    return (), (), ()  # made from checkpoints, not from accuracies: see words.py
-
-
-_LAYOUTS: dict[str, Callable[[_Source], Layout]] = {
-    "base2new": _base2new,
-    "transfer": _transfer,
-    "backbones": _backbones,
-    "average": _average,
-    "curves": _curves,
-    "words": _words,
-}
+        yield f"{grid.missing} of {total} values are missing or lack a seed."

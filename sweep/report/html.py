@@ -119,6 +119,6 @@ def chart(grid: Grid) -> str:
         return ""
     if "method" in grid.heads and {"base", "new"} <= set(grid.columns):
         return bars(grid)
-    if grid.heads == ("data set", "method") and all(c.isdigit() for c in grid.columns):
+    if grid.heads == ("dataset", "method") and all(c.isdigit() for c in grid.columns):
         return curves(grid)
     return ""

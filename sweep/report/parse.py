@@ -101,10 +101,15 @@ def _accuracies(lines: list[str]) -> Iterator[float]:
                 raise DataError(f"{line!r} holds no number") from None
 
 
+def mean_of(found: dict[str, Parsed]) -> float:
+    """Returns the mean accuracy over the seeds."""
+    return statistics.mean(p.accuracy for p in found.values())
+
+
 def summary(found: dict[str, Parsed]) -> str:
     """Returns a line per seed, then mean and sample standard deviation."""
     lines = [f"{name}: {p.accuracy:.2f}%   ({p.source.name})" for name, p in found.items()]
     values = [p.accuracy for p in found.values()]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    lines.append(f"accuracy: {statistics.mean(values):.2f}%{spread} over {len(values)} seeds")
+    lines.append(f"accuracy: {mean_of(found):.2f}%{spread} over {len(values)} seeds")
     return "\n".join(lines)

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep.report.grid import Grid, Row
+from sweep.plan.table import Row
+from sweep.report.grid import Grid
 
 # A method has the same colour in every chart; its variants and other methods take what is left.
 METHOD_COLORS = {
@@ -66,7 +67,7 @@ def _styled(panel: Any, title: str) -> None:
 
 
 def curves(grid: Grid) -> str:
-    """Returns few-shot curves as SVG: one panel per data set, the average first.
+    """Returns few-shot curves as SVG: one panel per dataset, the average first.
 
     Zero-shot is a star at 0 shots, as in the paper; its numbers are dashed where they are known.
     """

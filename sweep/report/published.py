@@ -15,13 +15,12 @@ FILES = (
     "coop_table2_prompt_baselines.csv",
     "coop_fig3_few_shot.csv",
 )
-AVERAGE = "Average"
 # One method, several names.
 SAME_METHOD = {
     "CLIP": ("Zero-shot CLIP", "Zero-shot CLIP (hand-crafted prompt)", "Prompt engineering"),
 }
 
-Key = tuple[str, str, str, str, int, str]  # table, method, backbone, data set, shots, split
+Key = tuple[str, str, str, str, int, str]  # table, method, backbone, dataset, shots, split
 
 
 @cache

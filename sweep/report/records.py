@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dassl.utils import DataError
 from sweep.plan.protocols import Cell
-from sweep.plan.run import flat, own_settings, read_config
-from sweep.work.folder import record_of
+from sweep.plan.run import flat, own_settings
+from sweep.work.folder import RunFolder, read_config
 
 # Entries of a record that must agree between seeds, beside the settings in config.yaml.
 SAME = (
@@ -29,21 +29,22 @@ class MixedRecordsError(DataError):
     """Records that were to be averaged differ in more than the seed."""
 
 
-def samples_of(cell: Cell, output: Path) -> dict[int, float]:
-    """Returns seed → accuracy in per cent, of the runs of a cell that are finished.
+def records_of(cell: Cell, output: Path) -> dict[int, dict[str, Any]]:
+    """Returns seed → record, of the runs of a cell that are finished.
 
     Raises:
         MixedRecordsError: they differ in more than the seed.
     """
-    found = {}
-    described = {}
-    for run in cell.runs:
-        record = record_of(run, output)
-        if record is not None:
-            found[run.seed] = record["metrics"]["accuracy"]
-            described[str(run.folder(output))] = describe(record, run.folder(output))
-    require_same(described)
-    return found
+    folders = [RunFolder(run, output) for run in cell.runs]
+    found = [(folder, folder.record()) for folder in folders]
+    done = [(folder, record) for folder, record in found if record is not None]
+    require_same({str(folder.path): describe(record, folder.path) for folder, record in done})
+    return {folder.run.seed: record for folder, record in done}
+
+
+def samples_of(records: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+    """Returns seed → accuracy in per cent."""
+    return {seed: record["metrics"]["accuracy"] for seed, record in records.items()}
 
 
 def describe(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -52,10 +53,8 @@ def describe(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     digest = (record.get("data") or {}).get("split_digest")
     if digest:
         described["data.split_digest"] = digest
-    path = folder / "config.yaml"
-    if path.is_file():
-        described.update(flat(own_settings(read_config(path))))
-    return described
+    config = read_config(folder)
+    return described if config is None else {**described, **flat(own_settings(config))}
 
 
 def require_same(described: Mapping[str, Mapping[str, Any]]) -> None:
@@ -79,15 +78,13 @@ def require_same(described: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def versions_of(cells: Sequence[Cell], output: Path) -> list[str]:
+def versions_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns a line for each of commit, torch and device that is not the same everywhere."""
     seen: dict[str, set[str]] = {"commit": set(), "torch": set(), "device": set()}
-    for cell in cells:
-        for run in cell.runs:
-            record = record_of(run, output) or {}
-            for key, values in seen.items():
-                if record.get(key):
-                    values.add(str(record[key]))
+    for record in records:
+        for key, values in seen.items():
+            if record.get(key):
+                values.add(str(record[key]))
     return [
         f"{key} differs between the runs: {', '.join(sorted(values))}."
         for key, values in seen.items()

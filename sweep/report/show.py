@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,13 @@ from dassl.utils import ConfigError, MissingFileError, write_atomically
 from dassl.utils.errors import not_one_of
 from sweep.plan.arguments import add_request, request_of
 from sweep.plan.request import Request
-from sweep.plan.tables import TABLES, Table
+from sweep.plan.tables import TABLES
 from sweep.report.formats import FORMATS, terminal
 from sweep.report.grid import Grid, build
 from sweep.report.html import page
-from sweep.report.parse import folders_of_seeds, parse_folder, summary
-from sweep.report.words import words_grid
+from sweep.report.parse import folders_of_seeds, mean_of, parse_folder, summary
 
 PICTURE = FILES[-1]  # of the error analysis
-
-
-def grid_of(table: Table, output: Path) -> Grid:
-    return (words_grid if table.layout == "words" else build)(table, output)
 
 
 # --- table ----------------------------------------------------------------------------------------
@@ -44,7 +40,7 @@ def show_table(args: argparse.Namespace) -> int:
     """Prints a table, or writes it to a file."""
     if args.format not in (*FORMATS, "html"):
         raise ConfigError(not_one_of("--format", args.format, (*FORMATS, "html")))
-    grid = grid_of(request_of(args, args.what).table(), args.output)
+    grid = build(request_of(args, args.what).table(), args.output)
     if args.format == "html":
         text = page([grid], grid.title)
     elif args.format == "terminal":
@@ -79,9 +75,7 @@ def report(args: argparse.Namespace) -> int:
     if not requests:
         raise ConfigError(f"no sweep was started in {args.output}; start one or add --all")
     target = args.to or args.output / "report.html"
-    grids = [
-        _with_context(grid_of(r.table(), args.output), r, args.output, target) for r in requests
-    ]
+    grids = [_with_context(build(r.table(), args.output), r, args.output, target) for r in requests]
     write_atomically(target, lambda part: Path(part).write_text(page(grids), encoding="utf-8"))
     print(f"Written to {target}")
     return 0
@@ -102,21 +96,33 @@ def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> G
 
 def add_parse(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("parse", help="mean over a folder of seeds; also upstream's logs")
-    parser.add_argument("folder", type=Path, help="holds seed1, seed2, ...")
-    parser.add_argument("--multi", action="store_true", help="all folders of seeds below it")
+    add = parser.add_argument
+    add("folder", type=Path, help="holds seed1, seed2, ...")
+    add(
+        *("--multi-exp", "--multi"),
+        action="store_true",
+        help="all folders of seeds below it, and their average",
+    )
+    add("--test-log", action="store_true", help="as upstream's; a log tells by itself what it is")
     parser.set_defaults(command=parse)
 
 
 def parse(args: argparse.Namespace) -> int:
     """Prints the accuracy of each seed, their mean and their spread."""
-    folders = folders_of_seeds(args.folder) if args.multi else [args.folder]
+    if not args.multi_exp:
+        print(f"{args.folder}\n{summary(parse_folder(args.folder))}\n")
+        return 0
+    folders = folders_of_seeds(args.folder)
     if not folders:
         raise ConfigError(f"there is no folder seed<k> below {args.folder}")
+    means = []
     for folder in folders:
         try:
-            print(f"{folder}\n{summary(parse_folder(folder))}\n")
+            found = parse_folder(folder)
+            print(f"{folder}\n{summary(found)}\n")
+            means.append(mean_of(found))
         except MissingFileError as error:
-            if not args.multi:
-                raise
             print(f"{folder}\nnothing finished: {error}\n")
+    if means:
+        print(f"average of {len(means)} folders: {statistics.mean(means):.2f}%")
     return 0

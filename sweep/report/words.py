@@ -13,11 +13,7 @@ from torch import Tensor
 
 import train
 from dassl.utils import ConfigError, load_checkpoint
-from sweep.plan.run import Run
-from sweep.plan.tables import Table
-from sweep.report.grid import Grid, Row, dataset_name
-from sweep.report.stats import Value
-from sweep.work.folder import record_of
+from sweep.work.folder import RunFolder
 from trainers.clip_utils import load_clip_to_cpu, tokenizer
 
 
@@ -41,31 +37,12 @@ def nearest(context: Tensor, embeddings: Tensor, k: int = 1) -> tuple[Tensor, Te
     return ids, found
 
 
-def words_of(run: Run, output: Path) -> list[tuple[str, float]]:
+def words_of(folder: RunFolder) -> list[tuple[str, float]]:
     """Returns word and distance for each context vector of a finished training."""
-    path = run.folder(output) / "prompt_learner" / f"model.pth.tar-{run.epochs}"
+    run = folder.run
+    path = folder.path / "prompt_learner" / f"model.pth.tar-{run.epochs}"
     context = load_checkpoint(str(path))["state_dict"]["ctx"].float()  # (M, D)
     clip_model = load_clip_to_cpu(train.setup_cfg(run.arguments(Path(), "")))
     ids, distances = nearest(context, clip_model.token_embedding.weight.detach())
     names = [tokenizer.decoder[int(i)].replace("</w>", "") for i in ids[:, 0]]
     return list(zip(names, distances[:, 0].tolist()))
-
-
-def words_grid(table: Table, output: Path) -> Grid:
-    """Returns rows 1 to M, a column per data set: word and distance."""
-    columns, found = [], []
-    for cell in table.cells():
-        run = cell.runs[0]
-        columns.append(dataset_name(cell.dataset))
-        done = record_of(run, output) is not None
-        found.append(words_of(run, output) if done and cell.method.learns else [])
-    length = max([len(words) for words in found], default=0) or 1
-    rows = []
-    for i in range(length):
-        values = {
-            column: Value(None, text=f"{words[i][0]} ({words[i][1]:.4f})" if words else "missing")
-            for column, words in zip(columns, found)
-        }
-        rows.append(Row((str(i + 1),), values))
-    notes = ("Euclidean distance in the space of token embeddings in brackets.",)
-    return Grid(table.name, table.title, ("vector",), tuple(columns), tuple(rows), notes)

@@ -1,98 +1,85 @@
-"""How long runs take: a rough model, corrected by the runs that are finished."""
+"""How long runs take, learned from the finished runs of the same kind: there is no other basis."""
 
 from __future__ import annotations
 
-import csv
-import math
+import json
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
-from sweep.plan.recipes import EMBEDDED, PAPER_NAMES
-from sweep.plan.run import ROOT, Run
-
-# Milliseconds per training image on one GPU: CoOp 6 and CoCoOp 160 with ViT-B/16, a third party's
-# timing (cocoop_ablations.csv, cocoop_training_cost). CoCoOp encodes one prompt per image and
-# class, so its tests take as long per image as they have classes.
-TRAIN_MS = {"CoOp": 6.0, "CoCoOp": 160.0, "LinearProbe": 30.0}
-TEST_MS = 3.0
-COCOOP_TEST_MS_PER_CLASS = 0.3
-START = 15.0  # seconds to load CLIP and list the images
-# The embedded CLIP on one CPU core, from the records of scripts/demo.py.
-SMALL_TRAIN_MS = {"CoOp": 1.0, "CoCoOp": 4.0, "LinearProbe": 1.0}
-SMALL_TEST_MS = 1.0
-SMALL_START = 1.0
-UNKNOWN = (100, 5000)  # classes and test images of a data set that the papers do not have
+from sweep.plan.run import Run, flat
 
 
-@cache
-def sizes(dataset: str) -> tuple[int, int]:
-    """Returns the number of classes and of test images."""
-    if dataset == EMBEDDED:
-        return 10, 540
-    path = ROOT / "sweep" / "paper" / "dataset_facts.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        facts = {(row["dataset"], row["field"]): row["value"] for row in csv.DictReader(file)}
-    name = PAPER_NAMES.get(dataset, dataset)
-    if (name, "n_classes") not in facts:
-        return UNKNOWN
-    return int(facts[name, "n_classes"]), int(facts[name, "test_size"])
+@dataclass(frozen=True)
+class TimeLeft:
+    """What is known about the time that runs will take.
 
+    Attributes:
+        seconds: until those are done whose time is known.
+        known: number of runs whose time is known.
+        unknown: number of runs of a kind that none is finished of.
+    """
 
-def model_seconds(run: Run) -> float:
-    """Returns a rough guess for one GPU; for the embedded default, for one CPU core."""
-    n_cls, n_test = sizes(run.dataset)
-    if run.classes != "all":
-        n_cls, n_test = math.ceil(n_cls / 2), math.ceil(n_test / 2)
-    small = run.dataset == EMBEDDED
-    train_ms, per_test = (SMALL_TRAIN_MS, SMALL_TEST_MS) if small else (TRAIN_MS, TEST_MS)
-    if run.trainer == "CoCoOp":
-        per_test += COCOOP_TEST_MS_PER_CLASS * n_cls
-    seconds = (SMALL_START if small else START) + n_test * per_test / 1000
-    if trains(run):
-        n_train = n_cls * run.shots * run.epochs
-        seconds += n_train * train_ms.get(run.trainer, train_ms["CoOp"]) / 1000
-    return seconds
+    seconds: float
+    known: int
+    unknown: int
 
-
-def trains(run: Run) -> bool:
-    return run.source is None and run.shots > 0
+    def __str__(self) -> str:
+        if not self.unknown:
+            return f"about {duration(self.seconds)} left"
+        if not self.known:
+            return "time left unknown"
+        known = f"about {duration(self.seconds)} left for {self.known} runs"
+        return f"{known}, unknown for the other {self.unknown}"
 
 
 class Estimator:
-    """Predicts seconds; learns, per trainer and kind of run, how far the model is off.
+    """Predicts the seconds of runs of a kind that some are finished of.
 
-    Runs of a kind that none has been done of go by all trainings: the others are little more than
-    their start, which tells nothing of what comes after it.
+    Runs of a kind differ in nothing but their seed; trainings also in epochs and in images per
+    class, with which their time grows along a straight line. So a training with as many images is
+    predicted by the mean, and one with more or fewer only once two numbers of images are finished.
     """
 
     def __init__(self) -> None:
-        self.sums: dict[tuple, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.finished: dict[str, list[tuple[int, float]]] = defaultdict(list)  # images, seconds
 
     def learn(self, run: Run, seconds: float) -> None:
-        for key in (_kind(run), ()) if trains(run) else (_kind(run),):
-            self.sums[key][0] += seconds
-            self.sums[key][1] += model_seconds(run)
+        """Takes in how long a run took."""
+        self.finished[_kind(run)].append((_images(run), seconds))
 
-    def seconds(self, run: Run) -> float:
-        for key in (_kind(run), ()):
-            if key in self.sums:
-                measured, modelled = self.sums[key]
-                return model_seconds(run) * measured / modelled
-        return model_seconds(run)
+    def seconds(self, run: Run) -> float | None:
+        """Returns how long a run will take; None: unknown."""
+        finished, images = self.finished.get(_kind(run), []), _images(run)
+        same = [seconds for n, seconds in finished if n == images]
+        if same:
+            return statistics.mean(same)
+        counts, times = [n for n, _ in finished], [seconds for _, seconds in finished]
+        if len(set(counts)) < 2:
+            return None  # how much of it is the start, which does not grow, cannot be told
+        slope, start = statistics.linear_regression(counts, times)
+        return max(start + slope * images, min(times))
 
-    def total(self, runs: Iterable[Run], jobs: int = 1) -> float:
-        """Returns the time for several runs, `jobs` at once."""
+    def time_left(self, runs: Iterable[Run], at_once: int = 1) -> TimeLeft:
+        """Returns the time that runs will take, `at_once` of them at the same time."""
         each = [self.seconds(run) for run in runs]
-        return max([sum(each) / jobs, *each]) if each else 0.0
-
-    @property
-    def measured(self) -> bool:
-        return bool(self.sums)
+        known = [seconds for seconds in each if seconds is not None]
+        longest = max(known, default=0.0)
+        return TimeLeft(max(sum(known) / at_once, longest), len(known), len(each) - len(known))
 
 
-def _kind(run: Run) -> tuple:
-    return run.trainer, run.source is None, run.dataset == EMBEDDED
+@cache
+def _kind(run: Run) -> str:
+    settings = flat(run.settings)
+    del settings["OPTIM.MAX_EPOCH"], settings["DATASET.NUM_SHOTS"]
+    return json.dumps([run.trains, settings], sort_keys=True)
+
+
+def _images(run: Run) -> int:
+    """Returns the training images per class, over all epochs."""
+    return run.shots * run.epochs if run.trains else 0
 
 
 def duration(seconds: float) -> str:

@@ -42,13 +42,21 @@ def main(threads: int) -> None:
         threads: of torch, in this process.
     """
     torch.set_num_threads(threads)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stray prints are no answers
+    answers = _answers()
     jobs: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin, jobs), daemon=True).start()
     while True:
         answers.write(json.dumps(asdict(execute(decode(jobs.get())))) + "\n")
         answers.flush()
+
+
+def _answers() -> TextIO:
+    """Returns standard output, which from now on is no place for what runs say: log.txt has it."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    sys.stdout.reconfigure(encoding="utf-8")  # nothing that is said can fail to be encoded
+    return answers
 
 
 def _read(source: TextIO, jobs: queue.Queue[str]) -> None:

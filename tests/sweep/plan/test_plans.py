@@ -11,7 +11,6 @@ from sweep.plan.recipes import PAPER_NAMES
 from sweep.plan.request import Request, dataset_names
 from sweep.plan.run import ROOT, Run, evaluation_of
 from sweep.plan.tables import TABLES
-from sweep.work.estimate import Estimator, duration, model_seconds
 
 OUT = Path("out")
 CONFIGS = ROOT / "configs"
@@ -181,30 +180,3 @@ def test_bad_requests(fields: dict, message: str):
     with pytest.raises((ConfigError, UnknownNameError)) as error:
         Request(**{"what": "base2new", **fields}).runs()
     assert message in str(error.value)
-
-
-def test_estimates_learn_from_finished_runs():
-    runs = Request("base2new", ("CoOp",), ("dtd", "eurosat"), (1,)).runs()
-    estimator = Estimator()
-    before = estimator.total(runs)
-    estimator.learn(runs[0], 10 * model_seconds(runs[0]))
-    assert estimator.total(runs) == pytest.approx(10 * before)
-    assert estimator.total(runs, jobs=2) < estimator.total(runs)
-    assert [duration(s) for s in (9, 300, 7500, 200000)] == [
-        "9 s",
-        "5 min",
-        "2 h 5 min",
-        "2 days 7 h",
-    ]
-
-
-def test_estimates_do_not_take_a_slow_start_for_slow_training():
-    runs = Request("base2new", ("ZeroshotCLIP", "CoOp"), ("digits",), (1,)).runs()
-    estimator = Estimator()
-    zero_shot, trained = (
-        next(r for r in runs if bool(r.shots) is learns) for learns in (False, True)
-    )
-    before = estimator.seconds(trained)
-    estimator.learn(zero_shot, 20 * model_seconds(zero_shot))
-    assert estimator.seconds(trained) == before
-    assert estimator.seconds(zero_shot) == pytest.approx(20 * model_seconds(zero_shot))

@@ -18,7 +18,7 @@ from sweep.cli import main
 from sweep.plan.recipes import BENCHMARK
 from sweep.plan.request import Request
 from sweep.plan.run import ROOT
-from sweep.work.folder import record_of
+from sweep.work.folder import RunFolder
 from tests.datasets import fixtures
 from tests.e2e.test_all_datasets import CONFIGS, make_few
 
@@ -40,7 +40,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif config in BENCHMARK:
             fixtures.make(name, folder / "data", per_class=1)
     place = ["--root", str(folder / "data"), "--output", str(folder / "out")]
-    how = ["--jobs", "2", "--workers", "0"]
+    how = ["--jobs", "2", "--workers", "1"]
     command = [sys.executable, "-m", "sweep", "run", "cocoop-1", *place, *how, "--opts", *OPTS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -60,7 +60,7 @@ def table(output: Path, capsys: pytest.CaptureFixture):
 
 def test_the_table_is_complete(output: Path, table):
     assert len(REQUEST.runs()) == 154
-    assert all(record_of(run, output) for run in REQUEST.runs())
+    assert all(RunFolder(run, output).record() for run in REQUEST.runs())
     text = table()
     assert "missing" not in text
     assert "seeds)" not in text, "no cell lacks a seed"

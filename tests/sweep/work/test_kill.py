@@ -14,7 +14,7 @@ from dassl.utils.results import read_records
 from sweep.plan.request import Request
 from sweep.plan.run import ROOT
 from sweep.work.execute import Job, execute
-from sweep.work.folder import record_of
+from sweep.work.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def start(data: Path, output: Path) -> subprocess.Popen:
 
 
 def accuracies(output: Path) -> dict[str, float]:
-    records = {run: record_of(run, output) for run in REQUEST.runs()}
+    records = {run: RunFolder(run, output).record() for run in REQUEST.runs()}
     return {run.title: record and record["metrics"]["accuracy"] for run, record in records.items()}
 
 

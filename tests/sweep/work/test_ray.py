@@ -9,9 +9,9 @@ from dassl.utils import ConfigError
 from sweep.plan.request import Request
 from sweep.work import ray_pool
 from sweep.work.execute import Job, execute
-from sweep.work.folder import record_of
+from sweep.work.folder import RunFolder
 from sweep.work.ray_pool import RayExecutor
-from sweep.work.runner import Options, Sweep
+from sweep.work.runner import Sweep
 
 REQUEST = Request(
     "base2new",
@@ -42,19 +42,19 @@ def test_a_lost_machine_changes_nothing(tmp_path: Path):
     try:
         other = cluster.add_node(num_cpus=1)
         executor = RayExecutor(2, cluster.address)
-        sweep = Sweep(runs, Options(spread, str(data), jobs=2))
-        take = sweep._take
+        sweep = Sweep([Job(run, spread, str(data)) for run in runs], at_once=2)
+        handle = sweep._handle
 
-        def take_and_lose(run, outcome):
+        def handle_and_lose(run, outcome):
             nonlocal other
-            take(run, outcome)
+            handle(run, outcome)
             if other is not None:
                 cluster.remove_node(other, allow_graceful=False)
                 other = None
 
-        sweep._take = take_and_lose
-        sweep.carry_out(executor)
+        sweep._handle = handle_and_lose
+        sweep.run(executor)
     finally:
         cluster.shutdown()
     assert not sweep.failed, sweep.failed
-    assert [record_of(run, spread)["metrics"]["accuracy"] for run in runs] == expected
+    assert [RunFolder(run, spread).record()["metrics"]["accuracy"] for run in runs] == expected

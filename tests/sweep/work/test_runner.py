@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from sweep.plan.request import Request
 from sweep.plan.run import Run, evaluation_of
 from sweep.work import execute as execute_module
 from sweep.work.execute import Job, Outcome, execute
-from sweep.work.folder import can_resume, lock, record_of, state_of, write_run
-from sweep.work.runner import Options, Sweep
+from sweep.work.folder import RunFolder
+from sweep.work.runner import Sweep
 
 FAST = ("OPTIM.MAX_EPOCH", "2", "DATASET.NUM_SHOTS", "2")
 TRAIN = Run("CoOp", "digits", "CoOp/tiny", 2, "base", 1, ("OPTIM.MAX_EPOCH", "2"))
@@ -48,6 +49,10 @@ class Here:
         pass
 
 
+def sweep_of(runs: Sequence[Run], output: Path, root: str = "data") -> Sweep:
+    return Sweep([Job(run, output, root) for run in runs])
+
+
 def record(run: Run, output: Path, accuracy: float = 50.0, **changes: object) -> Path:
     """Writes what a finished run leaves."""
     folder = run.folder(output)
@@ -75,10 +80,10 @@ def test_train_then_test_then_nothing_to_do(data: Path, tmp_path: Path, capsys):
     assert files >= {"results.jsonl", "config.yaml", "run.json", "log.txt", "prompt_learner"}
     saved = {path.name for path in (TRAIN.folder(tmp_path) / "prompt_learner").iterdir()}
     assert saved == {"checkpoint", "model.pth.tar-2"}, "others were there to resume from"
-    sweep = Sweep((TRAIN, NEW), Options(tmp_path, str(data)))
-    sweep.look()
+    sweep = sweep_of((TRAIN, NEW), tmp_path, str(data))
+    sweep.find_finished()
     executor = Here()
-    sweep.carry_out(executor)
+    sweep.run(executor)
     assert executor.jobs == []
 
 
@@ -97,7 +102,7 @@ def test_an_interrupted_training_is_resumed_with_the_same_numbers(
         patch.setattr(SimpleTrainer, "before_epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             execute(Job(run, tmp_path, str(data)))
-    assert state_of(run, tmp_path) == "waiting"
+    assert RunFolder(run, tmp_path).state() == "waiting"
     outcome = execute(Job(run, tmp_path, str(data)))
     assert (outcome.state, outcome.accuracy) == ("done", expected)
     log = "".join(path.read_text() for path in run.folder(tmp_path).glob("log.txt*"))
@@ -110,7 +115,7 @@ def test_the_best_epoch_on_validation(data: Path, tmp_path: Path):
     assert (run.epoch_tested, test.epoch) == (None, 0)
     outcomes = [execute(Job(r, tmp_path, str(data))) for r in (run, test)]
     assert [o.state for o in outcomes] == ["done", "done"], outcomes
-    best = [record_of(r, tmp_path)["epoch"] for r in (run, test)]
+    best = [RunFolder(r, tmp_path).record()["epoch"] for r in (run, test)]
     assert best[0] == best[1]
 
 
@@ -135,7 +140,7 @@ def test_a_damaged_checkpoint_is_no_obstacle(data: Path, tmp_path: Path):
 )
 def test_a_folder_or_another_record_does_not_make_a_run_finished(tmp_path: Path, changes: dict):
     record(TRAIN, tmp_path, **changes)
-    assert record_of(TRAIN, tmp_path) is None
+    assert RunFolder(TRAIN, tmp_path).record() is None
 
 
 def test_a_changed_default_makes_a_run_unfinished_and_a_new_setting_does_not(
@@ -146,18 +151,18 @@ def test_a_changed_default_makes_a_run_unfinished_and_a_new_setting_does_not(
     text = path.read_text()
     assert "  VAL_PERCENT: 0.1\n" in text
     path.write_text(text.replace("  VAL_PERCENT: 0.1\n", ""))  # as if it had come later
-    assert record_of(TRAIN, tmp_path) is not None
+    assert RunFolder(TRAIN, tmp_path).record() is not None
     path.write_text(text.replace("MOMENTUM: 0.9", "MOMENTUM: 0.8"))
-    assert record_of(TRAIN, tmp_path) is None
-    assert not can_resume(TRAIN, tmp_path)
+    assert RunFolder(TRAIN, tmp_path).record() is None
+    assert not RunFolder(TRAIN, tmp_path).can_resume()
     assert execute(Job(TRAIN, tmp_path, str(data))).state == "done"
 
 
 def test_half_a_record_counts_as_unfinished(tmp_path: Path, capsys):
     path = record(TRAIN, tmp_path)
-    assert record_of(TRAIN, tmp_path)["metrics"]["accuracy"] == 50.0
+    assert RunFolder(TRAIN, tmp_path).record()["metrics"]["accuracy"] == 50.0
     path.write_text(path.read_text()[:-20])
-    assert record_of(TRAIN, tmp_path) is None
+    assert RunFolder(TRAIN, tmp_path).record() is None
     assert "incomplete line" in capsys.readouterr().out
 
 
@@ -170,9 +175,9 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path, capsys):
         return Outcome("done", 90.0, 1.0)
 
     runs = (TRAIN, NEW, other, evaluation_of(other, classes="new"))
-    sweep = Sweep(runs, Options(tmp_path, "data"))
+    sweep = sweep_of(runs, tmp_path)
     executor = Here(act)
-    sweep.carry_out(executor)
+    sweep.run(executor)
     assert [job.run for job in executor.jobs] == [TRAIN, *runs[2:]]
     assert sweep.failed == {TRAIN: "the disk is full", NEW: "not run: its training failed"}
     text = sweep.summary("python -m sweep run base2new")
@@ -190,7 +195,7 @@ def test_errors_are_kept_beside_the_results(tmp_path: Path, data: Path, monkeypa
     assert outcome.state == "failed"
     assert "EuroSAT was looked for" in outcome.error
     assert "EuroSAT was looked for" in (bad.folder(tmp_path) / "error.txt").read_text()
-    assert state_of(bad, tmp_path) == "failed"
+    assert RunFolder(bad, tmp_path).state() == "failed"
 
     def crash(args: Namespace) -> None:
         raise OSError(28, "No space left on device")
@@ -202,30 +207,30 @@ def test_errors_are_kept_beside_the_results(tmp_path: Path, data: Path, monkeypa
 
 
 def test_an_evaluation_without_its_training_says_so(tmp_path: Path):
-    sweep = Sweep((NEW,), Options(tmp_path, "data"))
-    sweep.look()
-    sweep.carry_out(Here())
+    sweep = sweep_of((NEW,), tmp_path)
+    sweep.find_finished()
+    sweep.run(Here())
     assert sweep.failed == {NEW: "not run: nothing trained it yet"}
     record(TRAIN, tmp_path)
-    again = Sweep((NEW,), Options(tmp_path, "data"))
-    again.look()
+    again = sweep_of((NEW,), tmp_path)
+    again.find_finished()
     executor = Here(lambda job: Outcome("done", 1.0))
-    again.carry_out(executor)
+    again.run(executor)
     assert [job.run for job in executor.jobs] == [NEW]
 
 
 def test_two_processes_do_not_work_on_one_run(tmp_path: Path, data: Path):
-    with lock(TRAIN, tmp_path):
+    with RunFolder(TRAIN, tmp_path).lock():
         assert execute(Job(TRAIN, tmp_path, str(data))).state == "busy"
-        assert state_of(TRAIN, tmp_path) == "running"
-    assert state_of(TRAIN, tmp_path) == "waiting"
+        assert RunFolder(TRAIN, tmp_path).state() == "running"
+    assert RunFolder(TRAIN, tmp_path).state() == "waiting"
 
 
 def test_a_busy_run_is_tried_again(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("sweep.work.runner.BUSY_RETRY", 0.01)
     answers = iter([Outcome("busy", error="another process"), Outcome("known", 80.0)])
-    sweep = Sweep((TRAIN,), Options(tmp_path, "data"))
-    sweep.carry_out(Here(lambda job: next(answers)))
+    sweep = sweep_of((TRAIN,), tmp_path)
+    sweep.run(Here(lambda job: next(answers)))
     assert sweep.done == {TRAIN}
 
 
@@ -270,11 +275,11 @@ def test_dry_run_and_status(tmp_path: Path, capsys):
     request.save(tmp_path / "out")
     run = request.runs()[0]
     record(run, tmp_path / "out")
-    write_run(run, tmp_path / "out", seconds=3.0)
+    RunFolder(run, tmp_path / "out").write(seconds=3.0)
     main(["status", "--output", str(tmp_path / "out")])
     assert "1 finished, 0 running, 0 failed, 2 waiting" in capsys.readouterr().out
     main(["run", *flags, "--dry-run"])
-    assert "from the runs finished so far" in capsys.readouterr().out
+    assert "time left unknown until" in capsys.readouterr().out, "nothing like them is finished"
 
 
 def test_a_folder_that_cannot_be_written_fails_the_run_alone(tmp_path: Path, data: Path):
