@@ -132,10 +132,15 @@ class Request:
 
     @classmethod
     def load(cls, path: Path) -> Request:
-        content: dict[str, Any] = read_json(path)
+        return cls.from_dict(read_json(path))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Request:
+        """Returns the request with these fields, of which lists become tuples."""
+        fields: dict[str, Any] = {}
         for key, value in content.items():
-            content[key] = tuple(value) if isinstance(value, list) else value
-        return cls(**content)
+            fields[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**fields)
 
     def flags(self) -> str:
         """Returns the command-line arguments that ask for the same."""

@@ -14,34 +14,27 @@ Value = Any  # a number with its spread, as `Numbers` makes it; to a layout it i
 
 
 class Numbers(typing.Protocol):
-    """What a layout asks for its numbers; `report/grid.py` answers from the records."""
+    """What a layout asks for its numbers; `report/grid.py` answers from the records.
+
+    `cell` gives a cell's number, None if the table has no such cell. `mean` over datasets and
+    `harmonic`, of base and new, make numbers of others; `paper` knows the paper's for these, under
+    the name that the dataset has there. `split` is the part's name in `paper/*.csv`. `words` gives
+    the word nearest to each context vector that a cell's first run learned.
+    """
 
     def cell(
         self, method: Method, dataset: str, part: str, shots: int, backbone: str, split: str
-    ) -> Value | None:
-        """Returns a cell's number; None if the table has no such cell.
-
-        Args:
-            split: what the part is called in `paper/*.csv`.
-        """
+    ) -> Value | None: ...
 
     def paper(
         self, method: Method, dataset: str, shots: int, backbone: str, split: str
-    ) -> float | None:
-        """Returns the paper's number for what is made of several cells; None: not known.
+    ) -> float | None: ...
 
-        Args:
-            dataset: what the paper calls it.
-        """
+    def mean(self, values: Sequence[Value], paper: float | None = None) -> Value: ...
 
-    def mean(self, values: Sequence[Value], paper: float | None = None) -> Value:
-        """Returns the mean over datasets."""
+    def harmonic(self, base: Value, new: Value, paper: float | None = None) -> Value: ...
 
-    def harmonic(self, base: Value, new: Value, paper: float | None = None) -> Value:
-        """Returns the harmonic mean of the accuracies on base and new classes."""
-
-    def words(self, cell: Cell) -> Sequence[Value]:
-        """Returns the word nearest to each context vector that the cell's first run learned."""
+    def words(self, cell: Cell) -> Sequence[Value]: ...
 
 
 @dataclass(frozen=True)

@@ -145,16 +145,8 @@ _PAPERS = (
     ),
 )
 _PROTOCOLS = tuple(
-    Table(
-        protocol.name,
-        protocol.about[0].upper() + protocol.about[1:],
-        protocol,
-        layout,
-        protocol.default,
-        published=published,
-        notes=notes,
-    )
-    for protocol, layout, published, notes in (
+    Table(p.name, p.about[0].upper() + p.about[1:], p, layout, p.default, (), published, notes)
+    for p, layout, published, notes in (
         (FEW_SHOT, layouts.curves, "coop_fig3", ()),
         (BASE_TO_NEW, layouts.base_to_new, "cocoop_table1", (H_NOTE,)),
         (CROSS_DATASET, layouts.transfer, "cocoop_table2", ()),

@@ -52,6 +52,8 @@ class Grid:
 class RecordedNumbers:
     """The numbers of a table from the records below an output folder; see `plan.table.Numbers`."""
 
+    mean, harmonic = staticmethod(average_value), staticmethod(harmonic_value)
+
     def __init__(self, table: Table, output: Path) -> None:
         self.table, self.output = table, output
         self.cells = {
@@ -73,12 +75,6 @@ class RecordedNumbers:
     ) -> float | None:
         shots = shots if method.learns else 0
         return paper_value(self.table.published, method.label, backbone, dataset, shots, split)
-
-    def mean(self, values: Sequence[Value], paper: float | None = None) -> Value:
-        return average_value(values, paper)
-
-    def harmonic(self, base: Value, new: Value, paper: float | None = None) -> Value:
-        return harmonic_value(base, new, paper)
 
     def words(self, cell: Cell) -> Sequence[Value]:
         folder = RunFolder(cell.runs[0], self.output)

@@ -13,15 +13,8 @@ from sweep.work.folder import RunFolder, read_config
 
 # Entries of a record that must agree between seeds, beside the settings in config.yaml.
 SAME = (
-    "trainer",
-    "dataset",
-    "split",
-    "classes",
-    "shots",
-    "epoch",
-    "backbone",
-    "precision",
-    "total",
+    *("trainer", "dataset", "split", "classes", "shots", "epoch"),
+    *("backbone", "precision", "total"),
 )
 
 

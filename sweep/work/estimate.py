@@ -14,11 +14,11 @@ from sweep.plan.run import Run, flat
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """What is known about the time that runs will take.
+    """The time that runs will take, as far as it is known.
 
     Attributes:
         seconds: until those are done whose time is known.
-        known: number of runs whose time is known.
+        known: their number.
         unknown: number of runs of a kind that none is finished of.
     """
 
@@ -29,10 +29,10 @@ class TimeLeft:
     def __str__(self) -> str:
         if not self.unknown:
             return f"about {duration(self.seconds)} left"
-        if not self.known:
+        if self.seconds < 1:
             return "time left unknown"
-        known = f"about {duration(self.seconds)} left for {self.known} runs"
-        return f"{known}, unknown for the other {self.unknown}"
+        total = self.known + self.unknown
+        return f"at least {duration(self.seconds)} left, unknown for {self.unknown} of {total} runs"
 
 
 class Estimator:

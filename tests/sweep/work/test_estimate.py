@@ -29,7 +29,7 @@ def test_a_seed_tells_of_the_others_and_of_nothing_else():
     assert [estimator.seconds(run) for run in runs("dtd", 2)] == [100.0, 20.0, 60.0]
     assert [estimator.seconds(run) for run in runs("eurosat", 2)] == [None] * 3
     left = estimator.time_left([*runs("dtd", 2), *runs("eurosat", 2)])
-    assert str(left) == "about 3 min left for 3 runs, unknown for the other 3"
+    assert str(left) == "at least 3 min left, unknown for 3 of 6 runs"
     assert str(estimator.time_left(runs("dtd", 2))) == "about 3 min left"
 
 
