@@ -42,21 +42,28 @@ def main(threads: int) -> None:
         threads: of torch, in this process.
     """
     torch.set_num_threads(threads)
-    answers = _answers()
+    lines, answers = _take_streams()
     jobs: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read, args=(sys.stdin, jobs), daemon=True).start()
+    threading.Thread(target=_read, args=(lines, jobs), daemon=True).start()
     while True:
         answers.write(json.dumps(asdict(execute(decode(jobs.get())))) + "\n")
         answers.flush()
 
 
-def _answers() -> TextIO:
-    """Returns standard output, which from now on is no place for what runs say: log.txt has it."""
+def _take_streams() -> tuple[TextIO, TextIO]:
+    """Returns standard input and output for jobs and answers; runs get the null device instead.
+
+    What a run says is no answer: its log has it. And a process that a run forks closes its
+    `sys.stdin`, which would wait forever for a thread of ours that reads from it.
+    """
+    lines = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, sys.stdin.fileno())
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
     sys.stdout.reconfigure(encoding="utf-8")  # nothing that is said can fail to be encoded
-    return answers
+    return lines, answers
 
 
 def _read(source: TextIO, jobs: queue.Queue[str]) -> None:

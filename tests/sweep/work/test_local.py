@@ -92,16 +92,19 @@ def test_a_worker_ends_with_its_parent():
 
 
 @pytest.mark.slow
-def test_what_a_run_says_is_no_answer(tmp_path: Path):
-    """The worker answers one line; the run's own lines are in its log."""
-    job = replace(JOB, output=tmp_path, root=str(tmp_path / "data"))
+@pytest.mark.parametrize("streams", ["0", "2"])
+def test_what_a_run_says_is_no_answer(tmp_path: Path, streams: str):
+    """The worker answers one line, also if the run forks; the run's own lines are in its log."""
+    opts = ("OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", streams)
+    run, data = replace(JOB.run, opts=opts), str(tmp_path / "data")
+    job = replace(JOB, run=run, output=tmp_path, root=data)
     executor = LocalExecutor(1, 1)
     try:
         executor.submit(job)
-        ((_, ended),) = executor.wait(120)
+        ended = executor.wait(120)
     finally:
         executor.close()
-    assert ended.state == "done", ended.error
+    assert [outcome.state for _, outcome in ended] == ["done"], ended
     assert "* accuracy:" in (job.folder.path / "log.txt").read_text()
 
 
