@@ -21,7 +21,8 @@ def missing_data(datasets: Iterable[str], root: Path) -> dict[str, str]:
     for name in dict.fromkeys(datasets):
         if name == EMBEDDED:  # writes its files itself
             continue
-        content = yaml.safe_load((ROOT / "configs/datasets" / f"{name}.yaml").read_text())
+        config = ROOT / "configs" / "datasets" / f"{name}.yaml"
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
         cls, place = DATASET_REGISTRY.get(content["DATASET"]["NAME"]), root.expanduser().absolute()
         if hasattr(cls, "locate"):
             _, image_dir = cls.locate(place)

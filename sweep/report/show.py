@@ -85,7 +85,9 @@ def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> G
     """Adds the command that made a grid, and links from the page to its runs' pictures."""
     pictures = [(run.title, run.folder(output) / PICTURE) for run in request.runs()]
     links = tuple(
-        (title, os.path.relpath(path, target.parent)) for title, path in pictures if path.is_file()
+        (title, Path(os.path.relpath(path, target.parent)).as_posix())
+        for title, path in pictures
+        if path.is_file()
     )
     command = f"Made with: python -m sweep run {request.flags()}"
     return replace(grid, notes=(*grid.notes, command), links=links)

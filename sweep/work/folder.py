@@ -121,10 +121,9 @@ class RunFolder:
 
     def write_error(self, text: str) -> None:
         """Writes error.txt, unless the disk is full."""
+        path, content = self.path / "error.txt", f"{text}\n".encode()
         with contextlib.suppress(OSError):
-            write_atomically(
-                self.path / "error.txt", lambda part: Path(part).write_text(text + "\n")
-            )
+            write_atomically(path, lambda part: Path(part).write_bytes(content))
 
     def delete(self, *names: str) -> None:
         """Deletes files that may not exist."""
