@@ -195,6 +195,8 @@ class _Part:
 
 def _open_part(path: Path) -> _Part | None:
     try:
+        if not path.is_file():  # a pipe would never end
+            raise FileNotFoundError if not os.path.lexists(path) else ValueError("no file")
         with path.open("rb") as file:
             ids = np.lib.format.read_array(file, allow_pickle=False)
             np.lib.format.read_magic(file)
@@ -203,7 +205,7 @@ def _open_part(path: Path) -> _Part | None:
         if len(shape) != 2 or ids.shape != (shape[0], ID_BYTES) or dtype != np.float32:
             raise ValueError("other arrays than expected")
         features = np.memmap(path, dtype, "r", offset, shape)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy's readers raise anything where bytes are arbitrary
         if not isinstance(error, FileNotFoundError):
             logger.warning(f"Note: {path} is damaged; what it held is computed again")
             _unlink(path)
