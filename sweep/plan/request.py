@@ -200,7 +200,9 @@ def _fits(content: dict[str, Any]) -> bool:
         return False
     for name, value in content.items():
         plain, inner = kinds[name]
-        if type(value) is not plain or (inner and any(type(x) is not inner for x in value)):
+        if type(value) is not plain:
+            return False
+        if isinstance(value, list) and any(type(item) is not inner for item in value):
             return False
     return True
 

@@ -71,8 +71,9 @@ class RunFolder:
     @cached_property
     def source(self) -> RunFolder | None:
         """The folder of the training that the run evaluates; None: it evaluates its own."""
-        source = self.run.source
-        return source and RunFolder(source, self.output, self.root)
+        if self.run.source is None:
+            return None
+        return RunFolder(self.run.source, self.output, self.root)
 
     # --- what it says -----------------------------------------------------------------------------
 
