@@ -39,6 +39,23 @@ class Handler(BaseHTTPRequestHandler):
         if how == "busy-once" and self.state.setdefault("busy", True):
             self.state["busy"] = False
             return self.send_error(503)
+        if how == "alternates":  # some bytes, then "there is nothing more", and so on for ever
+            if asked:
+                self.send_response(416)
+                self.send_header("Content-Range", "bytes */5")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            how = "breaks"
+        if how.startswith("length-"):
+            self.send_response(200)
+            self.send_header("Content-Length", how.removeprefix("length-").replace("_", "9" * 5000))
+            self.end_headers()
+            return self.wfile.write(CONTENT)
+        if how.startswith("range-"):
+            self.send_response(206)
+            self.send_header("Content-Range", how.removeprefix("range-").replace("_", "9" * 5000))
+            self.end_headers()
+            return self.wfile.write(CONTENT)
         if how == "login":
             return self._send(b"\n<!DOCTYPE html><html>Please log in</html>")
         if how == "no-range":
@@ -158,8 +175,37 @@ def test_wrong_size_is_noticed_before_the_transfer(server, tmp_path):
 
 
 def test_wrong_size_without_content_length(server, tmp_path):
-    with pytest.raises(DownloadError, match=r"it has 1,048,576 bytes, not 7"):
+    with pytest.raises(DownloadError, match="sends more than the 7 bytes"):
         download(f"{server.url}/no-length", tmp_path / "f.bin", size=7)
+
+
+def test_a_server_that_never_comes_to_an_end_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_ATTEMPTS", 20)
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    with pytest.raises(DownloadError, match="cannot be fetched"):
+        download(f"{server.url}/alternates", tmp_path / "f.bin")
+    assert len(server.seen) <= 20
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "_", "1e3", "0x10", "%20"])
+def test_a_length_that_is_no_number(server, tmp_path, length):
+    try:
+        target = download(f"{server.url}/length-{length}", tmp_path / "f.bin", SHA256)
+    except DownloadError:
+        assert not (tmp_path / "f.bin").exists()
+    else:
+        assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("words", ["bytes%20_-1/2", "x", "bytes%20-1-2/3"])
+def test_a_range_that_is_no_number(server, tmp_path, words):
+    (tmp_path / "f.bin.part").write_bytes(CONTENT[:1000])
+    assert download(f"{server.url}/range-{words}", tmp_path / "f.bin", SHA256)
+
+
+def test_more_bytes_than_expected_are_not_awaited(server, tmp_path):
+    with pytest.raises(DownloadError, match="sends more than the 1,000 bytes"):
+        download(f"{server.url}/no-length", tmp_path / "f.bin", size=1000)
 
 
 def test_404_is_final(server, tmp_path):
