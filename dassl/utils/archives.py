@@ -15,12 +15,13 @@ import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from tqdm import tqdm
 
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import PathLike
+from dassl.utils.text import visible
 
 MAX_RATIO = 100  # bytes out of a byte in; photographs give about 1, annotations up to 30
 FREE_SIZE = 1 << 28  # bytes that any archive may unpack to, whatever the ratio
@@ -213,6 +214,11 @@ def _folds_case(folder: Path) -> bool:
         probe.unlink()
 
 
+def _bar(archive: Path) -> dict[str, Any]:
+    # No bar where the output is no terminal.
+    return {"desc": f"unpacking {visible(archive.name)}", "unit": " files", "disable": None}
+
+
 # --- zip ------------------------------------------------------------------------------------------
 
 
@@ -225,7 +231,9 @@ def _extract_zip(archive: Path, out: _Output) -> None:
             if mode not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
                 out.refuse(f"{member.filename} is no plain file")
         out.count(len(members), sum(member.file_size for member in members))
-        for member in tqdm(members, desc=f"unpacking {archive.name}", unit=" files", disable=None):
+        for member in tqdm(
+            members, desc=f"unpacking {visible(archive.name)}", unit=" files", disable=None
+        ):
             _extract_zip_member(file, member, out)
 
 
@@ -278,7 +286,7 @@ class _TarStream:
 def _extract_tar(archive: Path, kind: str, out: _Output) -> None:
     # A compressed archive shows its members only as it is unpacked: each is judged on the way.
     opened = {"tar": open, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind](archive, "rb")
-    bar = tqdm(desc=f"unpacking {archive.name}", unit=" files", disable=None)
+    bar = tqdm(**_bar(archive))
     with opened as file, bar:
         stream = _TarStream(file, out)
         stream.allowed = MAX_HEADER
