@@ -9,7 +9,7 @@ from itertools import islice
 from PIL import Image
 from torch import multiprocessing
 
-from dassl.utils.files import read_image
+from dassl.utils.images import read_image
 
 BYTES_PER_PIXEL = 4  # Pillow stores RGB in four bytes
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from dassl.utils.errors import DataError, MissingFileError
 from dassl.utils.logger import get_logger
 
@@ -74,7 +72,7 @@ def read_json(fpath: PathLike) -> Any:
         return json.loads(Path(fpath).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFileError(f"file {fpath} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the former: also a number of 5,000 digits
         raise DataError(
             f"{fpath} is not valid JSON ({error}); delete it or fetch it anew"
         ) from None
@@ -113,23 +111,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def read_image(path: PathLike) -> Image.Image:
-    """Reads an image as RGB.
-
-    Raises:
-        MissingFileError: there is no such file.
-        DataError: the file is not an image, or is cut short.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise MissingFileError(f"image {path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow raises all of these for damaged files, depending on the format.
-        raise DataError(f"image {path} cannot be read: {error}") from None
 
 
 def listed(items: Sequence[Any], at_most: int = 3) -> str:
