@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import unicodedata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, listed
+from datasets.readers.image_tree import EXTENSIONS, check_header, is_no_class
 
 Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
 PARTS = ("train", "val", "test")
@@ -63,6 +66,36 @@ def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:
         ]
         for part, items in zip(PARTS, split)
     }
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this project made a split file, where there was no official one."""
+    if path.suffix == ".gz" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"note"' in file.read(64)
+
+
+def files_now(folder: PathLike) -> str:
+    """Returns how many files a dataset has, and a digest of their names and the texts' sizes."""
+    digest, count = hashlib.sha256(), 0
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(place)
+        new = (state.st_dev, state.st_ino) not in seen  # a link may lead back
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if new and not is_no_class(name))
+        for name in sorted(files) if new else ():
+            if not name.startswith(".") and not _is_derived(name):
+                path = os.path.join(place, name)
+                size = -1 if name.lower().endswith(EXTENSIONS) else os.lstat(path).st_size
+                digest.update(f"{os.path.relpath(path, folder)}\n{size}\n".encode(errors="replace"))
+                count += 1
+    return f"{count:,} files, {digest.hexdigest()[:16]}"
+
+
+def _is_derived(name: str) -> bool:
+    return name.endswith(".json") and name.startswith(("split_", "index_"))
 
 
 def paths_below(folder: PathLike, items: list[Datum]) -> list[str]:
@@ -156,6 +189,9 @@ def locate_files(source: object, image_dir: PathLike, split: Split) -> Split:
             f"{listed(missing)}. Unpack the dataset anew into {image_dir}; to use other images, "
             "put a split file of your own beside them."
         )
+    for item in chain(*located):
+        if not item.impath.lower().endswith(EXTENSIONS):
+            check_header(item.impath)  # Thumbs.db, say
     return located
 
 
