@@ -49,13 +49,14 @@ def class_names(setting: Any, classes: list[str], root: Path, encoding: str = ""
     Raises:
         MissingFileError, DataError: there is no such file, or it does not match the classes.
     """
-    given = setting
     if setting is None or setting == "":
-        given = dict(zip(classes, classes))
-    elif isinstance(setting, str):
-        given = _read(setting, classes, root, encoding)
-    given = _unwrapped(given)
-    names = _by_key(given, classes) if isinstance(given, dict) else _by_place(given, classes)
+        names = [name.strip() for name in classes]
+    else:
+        given = setting
+        if isinstance(setting, str):
+            given = _read(setting, classes, root, encoding)
+        given = _unwrapped(given)
+        names = _by_key(given, classes) if isinstance(given, dict) else _by_place(given, classes)
     blank = [name for name, shown in zip(classes, names) if not shown.replace("_", " ").strip()]
     if blank:
         raise DataError(f"{KEY}: the name of class {blank[0]!r} is blank in a prompt; {EXPECTED}")

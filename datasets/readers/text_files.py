@@ -68,7 +68,8 @@ def read_text(path: Path, encoding: str = "") -> str:
 
 def _utf(content: bytes) -> str:
     """Returns the Unicode encoding of a text without a mark; zeros stand in UTF-16 alone."""
-    zeros = {place % 2 for place, byte in enumerate(content[:4096]) if not byte}
-    if len(zeros) == 1 and len(content) % 2 == 0:
-        return "utf-16-be" if zeros == {0} else "utf-16-le"
-    return "utf-8"
+    start = content[:4096]
+    high, low = start[::2].count(0), start[1::2].count(0)  # of big-endian and little-endian text
+    if len(content) % 2 or (high and low) or 4 * (high + low) < len(start) or not start:
+        return "utf-8"  # a few zeros are no text in any encoding
+    return "utf-16-be" if high else "utf-16-le"
