@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from itertools import islice
 
 from dassl.utils import DataError
 from dassl.utils.errors import closest
@@ -44,7 +45,7 @@ def with_plain_numbers(source: object, parts: Parts) -> Parts:
     if not values:
         return parts
     distinct = sorted(set(values))
-    gap = _first_gaps(distinct)
+    gap = first_gaps(set(distinct), distinct[-1] + 1)
     if gap or distinct[0] < 0:
         lacking = max(distinct[-1] + 1 - len(distinct), 0)
         more = f" and {lacking - len(gap):,} more" if lacking > len(gap) else ""
@@ -57,16 +58,9 @@ def with_plain_numbers(source: object, parts: Parts) -> Parts:
     return {part: [(path, written[c]) for path, c in rows] for part, rows in parts.items()}
 
 
-def _first_gaps(distinct: list[int]) -> list[int]:
-    """Returns up to three numbers that are missing from 0 on; the last label may be a billion."""
-    gaps: list[int] = []
-    expected = 0
-    for value in distinct:
-        while expected < value and len(gaps) < 3:
-            gaps.append(expected)
-            expected += 1
-        expected = value + 1
-    return gaps
+def first_gaps(labels: set[int], stop: int) -> list[int]:
+    """Returns the first three numbers below `stop` that are no labels; `stop` may be a billion."""
+    return list(islice((n for n in range(stop) if n not in labels), 3))
 
 
 def ordered_classes(source: object, parts: Parts) -> list[str]:

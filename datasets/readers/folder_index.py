@@ -44,7 +44,7 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
     relisted = 0
     for key, time in changed.items():
         entry = old.get(key)
-        if entry and entry["changed_ns"] == time:
+        if entry and entry.get("changed_ns") == time:
             # One string a folder: a thousand are read ten times faster than a million names.
             images[key] = entry["images"].split("/")
         else:

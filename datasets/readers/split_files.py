@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import posixpath
 import unicodedata
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, listed
+from datasets.readers.class_order import LARGEST, first_gaps, number
 from datasets.readers.image_tree import EXTENSIONS, check_header, is_no_class
 
 Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
@@ -37,7 +39,7 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
     try:
         split = tuple(
             [
-                Datum(start + name.replace("\\", "/"), int(label), classname=classname)
+                Datum(start + _plain_path(name), _label(label), classname=_text(classname))
                 for name, label, classname in lists[part]
             ]
             for part in PARTS
@@ -48,6 +50,27 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
             f"{path} is no split file ({error!r}): expected lists of [path, label, class "
             'name] under "train", "val" and "test". Delete it to use the official one.'
         ) from None
+
+
+def _plain_path(name: str) -> str:
+    """Returns a path with slashes alone, and one spelling: ./x and x are one image."""
+    path = _text(name.replace("\\", "/"))
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
+
+
+def _label(value: Any) -> int:
+    whole = number(value) if isinstance(value, str) else value
+    if isinstance(whole, bool) or not isinstance(whole, int) or abs(whole) > LARGEST:
+        raise ValueError(f"{value!r:.50} is no label")
+    return whole
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.50} is no text")
+    if not value.isascii():
+        value.encode()  # half of a character could be written nowhere
+    return value
 
 
 def _read_lists(path: Path) -> Any:
@@ -134,7 +157,7 @@ def check_split(source: object, split: Split) -> None:
                     f"'{item.classname}' ({item.impath}); each label needs one class name"
                 )
     with_images = {item.label for item in train}
-    gap = [label for label in range(max(names) + 1) if label not in with_images]
+    gap = first_gaps(with_images, max(names) + 1)
     if gap or min(names) < 0:
         raise DataError(
             f"{source} has no training images for label {listed(gap or [min(names)])}; labels must "
@@ -147,7 +170,9 @@ def _check_duplicates(source: object, parts: list[list[Datum]]) -> None:
     seen: set[str] = set()
     twice: list[str] = []
     for items in parts:
-        paths = {item.impath for item in items}
+        paths = {item.impath: item.label for item in items}.keys()
+        if len(paths) < len(items):
+            _require_one_label(source, items)
         twice += sorted(paths & seen)
         seen |= paths
     if twice:
@@ -155,6 +180,16 @@ def _check_duplicates(source: object, parts: list[list[Datum]]) -> None:
             f"{source} has {len(twice):,} images in more than one of train, val and test: "
             f"{listed(twice)}. Keep each in one part only: a test on training images says nothing."
         )
+
+
+def _require_one_label(source: object, items: list[Datum]) -> None:
+    labels: dict[str, int] = {}
+    for item in items:
+        if labels.setdefault(item.impath, item.label) != item.label:
+            raise DataError(
+                f"{source} gives {item.impath} the labels {labels[item.impath]} and {item.label}; "
+                "each image needs one"
+            )
 
 
 def locate_files(source: object, image_dir: PathLike, split: Split) -> Split:
