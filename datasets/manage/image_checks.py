@@ -26,8 +26,3 @@ def decoding_problems(paths: Sequence[str], read: Callable[[str], Any]) -> list[
         results = pool.map(problem, paths)
         bar = tqdm(results, total=len(paths), desc="decoding", leave=False, disable=None)
         return [text for text in bar if text]
-
-
-def first_of(problems: Sequence[str]) -> str:
-    """Returns the first problem, and how many more there are."""
-    return problems[0] + (f" ({len(problems) - 1:,} more like it)" if len(problems) > 1 else "")

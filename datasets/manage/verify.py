@@ -17,9 +17,10 @@ from dassl.utils.logger import quiet
 from datasets.base import BenchmarkDataset
 from datasets.few_shot import draw_sample, sample_info
 from datasets.manage.catalog import Entry
-from datasets.manage.image_checks import decoding_problems, first_of
+from datasets.manage.image_checks import decoding_problems
 from datasets.manage.overview import place_of
 from datasets.readers.copies import across_parts, describe_copies
+from datasets.readers.image_tree import first_of
 from datasets.readers.split_files import PARTS, Split, read_split_file
 from datasets.resources import SPLITS
 

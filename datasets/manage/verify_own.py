@@ -9,9 +9,10 @@ import datasets
 from dassl.config import get_cfg_default
 from dassl.utils import DataError, MissingFileError
 from datasets.folder import Folder
-from datasets.manage.image_checks import decoding_problems, first_of
+from datasets.manage.image_checks import decoding_problems
 from datasets.manage.verify import Absent, Fault, Finding, parts_of
 from datasets.readers.copies import across_parts, describe_copies
+from datasets.readers.image_tree import first_of
 
 
 def verify_own_steps(root: Path, settings: Sequence[str] = ()) -> Iterator[Finding]:

@@ -213,6 +213,9 @@ def _read(setting: str, classes: list[str], root: Path, encoding: str) -> Any:
     if file.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
         return _read_json(file, text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and all(len(line) > 2 and line[0] == line[-1] == lines[0][0] for line in lines):
+        quote = lines[0][0]
+        lines = [line[1:-1].strip() for line in lines] if quote in "'\"`" else lines
     if any(len(line) > LONGEST for line in lines):
         raise DataError(f"{file} has a line of more than {LONGEST} letters; {EXPECTED}")
     return _pairs(file, lines, classes) or lines

@@ -77,7 +77,7 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
             raise DataError(
                 f"{source}: {part} has classes that train does not have ({len(unknown)}): "
                 f"{listed(unknown)}. Add training images of them, or take them out."
-                f"{closest(unknown[0], trained)}"
+                f"{_in_other_letters(unknown[0], trained)}"
             )
         lacking = sorted(trained - names)
         if lacking:
@@ -93,6 +93,9 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
     classes = sorted(trained)
     values = numbers_of(classes)
     if values is None:
+        words = [name for name in classes if number(name) is None]
+        if len(words) < len(classes) / 2:  # a label that is missing, such as NaN, or mistyped
+            logger.warning(f"Note: most classes are numbers, but not {listed(words)}")
         return classes
     by_number: dict[int, str] = {}
     for name, value in zip(classes, values):
@@ -103,6 +106,12 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
             )
         by_number[value] = name
     return [by_number[value] for value in sorted(by_number)]
+
+
+def _in_other_letters(name: str, classes: set[str]) -> str:
+    """Returns " Did you mean 'jay'?" if a class is called so but for upper and lower case."""
+    near = [known for known in sorted(classes) if known.casefold() == name.casefold()]
+    return closest(name, near)
 
 
 def other_order(classes: list[str]) -> list[str] | None:

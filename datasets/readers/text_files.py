@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import filecmp
 import os
 from pathlib import Path
 
@@ -18,12 +19,22 @@ MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
 
 
 def find_file(name: str, root: Path) -> Path | None:
-    """Returns where the file is: as given, or below `root`; None if there is none."""
+    """Returns where the file is: as given, or below `root`; None if there is none.
+
+    Raises:
+        DataError: there are two, and they differ.
+    """
     if not name.strip() or "\0" in name:
         return None
     given = Path(home_expanded(name))
     # os.path.isfile says no, where Path.is_file raises: a list of names may be too long for a path.
-    return next((p.absolute() for p in (given, root / given) if os.path.isfile(p)), None)
+    found = [place.absolute() for place in (given, root / given) if os.path.isfile(place)]
+    if len(found) == 2 and not filecmp.cmp(*found, shallow=False):
+        raise DataError(
+            f"{name} is there twice, as {found[0]} and as {found[1]}; type the whole path of the "
+            "one that counts"
+        )
+    return found[0] if found else None
 
 
 def home_expanded(path: str) -> str:

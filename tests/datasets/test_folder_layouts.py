@@ -95,10 +95,12 @@ def test_one_part_has_classes_and_the_other_has_not(tmp_path):
         load(tmp_path)
 
 
-def test_parts_within_classes(tmp_path):
-    for name in BIRDS:
-        for part in ("train", "test"):
-            draw(tmp_path / name / part / "a.jpg")
+@pytest.mark.parametrize("parts", [("train", "test"), ("train",), ("Training", "dev")])
+def test_parts_within_classes(tmp_path, parts):
+    for number, name in enumerate(BIRDS):
+        for part in parts:
+            draw(tmp_path / name / part / "a.jpg", number)
+    draw(tmp_path / "crow" / "test" / "b.jpg")
     with pytest.raises(DataError, match="parts lie within classes"):
         load(tmp_path)
 

@@ -250,6 +250,28 @@ def test_an_encoding_that_is_none(tmp_path, encoding):
         class_names("n.txt", list(BIRDS), tmp_path, encoding)
 
 
+def test_a_file_that_is_there_twice(tmp_path, monkeypatch):
+    """In the folder where one stands, and in the dataset's."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (tmp_path, tmp_path / "here"):
+        (place / "n.txt").write_text("a\nb\nc\nd")
+    assert class_names("n.txt", list(BIRDS), tmp_path) == ["a", "b", "c", "d"]
+    (tmp_path / "n.txt").write_text("d\nc\nb\na")
+    with pytest.raises(DataError, match=r"n\.txt is there twice, as .*here/n\.txt and as"):
+        class_names("n.txt", list(BIRDS), tmp_path)
+
+
+def test_quotes_around_every_name(tmp_path):
+    assert named(tmp_path, "'a'\n'b b'\n'c'\n'd'", BIRDS) == ["a", "b b", "c", "d"]
+    assert named(tmp_path, "'a'\nb\nc\nd", BIRDS) == ["'a'", "b", "c", "d"]
+
+
+def test_numbers_and_a_word(capsys):
+    assert in_order(["0", "1", "NaN"]) == ["0", "1", "NaN"]
+    assert "most classes are numbers, but not NaN" in capsys.readouterr().out
+
+
 # --- prompts --------------------------------------------------------------------------------------
 
 
