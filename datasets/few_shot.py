@@ -189,7 +189,7 @@ def _read_stored(
         else:
             return None
         return _pick(dataset, train, rows["train"]), _pick(dataset, val, rows["val"])
-    except (KeyError, TypeError, IndexError, DataError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         logger.warning(
             f"Note: the stored few-shot sample does not fit the data ({error}); drawing anew"
         )

@@ -98,6 +98,7 @@ def file_ids(
     if any(type(step) not in known for step in dataset.transform.transforms):
         return None
     how = (repr(dataset.transform), more, PIL.__version__, torchvision.__version__)
+    how += (dataset.reader_identity,)
     try:
         return [make_id(how, *file_state(item.impath)) for item in dataset.data_source]
     except OSError:  # the plain path says which file is missing

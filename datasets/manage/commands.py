@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.utils import UserError
 from datasets.manage.catalog import Entry
 from datasets.manage.fetch import Options, fetch, ways
 from datasets.manage.overview import list_table, place_of, status_table
-from datasets.manage.verify import Absent, Fault, read, verify_steps
+from datasets.manage.verify import Absent, Fault, Finding, read, verify_steps
+from datasets.manage.verify_own import verify_own_steps
 
 OK, WRONG, ABSENT = 0, 1, 2
 
@@ -78,16 +80,25 @@ def verify(args: argparse.Namespace, chosen: list[Entry]) -> int:
     return WRONG if WRONG in results else max(results)
 
 
+def verify_own(args: argparse.Namespace) -> int:
+    """Checks images of one's own: everything that a run would refuse, and what it cannot see."""
+    return _report("Folder", verify_own_steps(args.root, args.set), alone=True)
+
+
 def _verify(entry: Entry, args: argparse.Namespace, alone: bool) -> int:
-    print(f"{entry.name}", flush=True)
+    return _report(entry.name, verify_steps(entry, args.root, args.full, args.seeds), alone)
+
+
+def _report(name: str, steps: Iterator[Finding], alone: bool) -> int:
+    print(name, flush=True)
     try:
-        for what, finding in verify_steps(entry, args.root, args.full, args.seeds):
+        for what, finding in steps:
             print(f"  {what:<9} {finding}", flush=True)
     except Absent as error:
         print("  not there" + (f": {error}" if alone else ""))
         return ABSENT
     except Fault as error:
-        print(f"{entry.name}: WRONG: {error}")
+        print(f"{name}: WRONG: {error}")
         return WRONG
-    print(f"{entry.name}: OK")
+    print(f"{name}: OK")
     return OK

@@ -49,13 +49,14 @@ def class_names(setting: Any, classes: list[str], root: Path, encoding: str = ""
     Raises:
         MissingFileError, DataError: there is no such file, or it does not match the classes.
     """
-    given = setting
     if setting is None or setting == "":
-        given = dict(zip(classes, classes))
-    elif isinstance(setting, str):
-        given = _read(setting, classes, root, encoding)
-    given = _unwrapped(given)
-    names = _by_key(given, classes) if isinstance(given, dict) else _by_place(given, classes)
+        names = [name.strip() for name in classes]
+    else:
+        given = setting
+        if isinstance(setting, str):
+            given = _read(setting, classes, root, encoding)
+        given = _unwrapped(given)
+        names = _by_key(given, classes) if isinstance(given, dict) else _by_place(given, classes)
     blank = [name for name, shown in zip(classes, names) if not shown.replace("_", " ").strip()]
     if blank:
         raise DataError(f"{KEY}: the name of class {blank[0]!r} is blank in a prompt; {EXPECTED}")
@@ -212,6 +213,9 @@ def _read(setting: str, classes: list[str], root: Path, encoding: str) -> Any:
     if file.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
         return _read_json(file, text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and all(len(line) > 2 and line[0] == line[-1] == lines[0][0] for line in lines):
+        quote = lines[0][0]
+        lines = [line[1:-1].strip() for line in lines] if quote in "'\"`" else lines
     if any(len(line) > LONGEST for line in lines):
         raise DataError(f"{file} has a line of more than {LONGEST} letters; {EXPECTED}")
     return _pairs(file, lines, classes) or lines

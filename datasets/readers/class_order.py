@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from itertools import islice
 
 from dassl.utils import DataError
 from dassl.utils.errors import closest
@@ -44,7 +45,7 @@ def with_plain_numbers(source: object, parts: Parts) -> Parts:
     if not values:
         return parts
     distinct = sorted(set(values))
-    gap = _first_gaps(distinct)
+    gap = first_gaps(set(distinct), distinct[-1] + 1)
     if gap or distinct[0] < 0:
         lacking = max(distinct[-1] + 1 - len(distinct), 0)
         more = f" and {lacking - len(gap):,} more" if lacking > len(gap) else ""
@@ -57,16 +58,9 @@ def with_plain_numbers(source: object, parts: Parts) -> Parts:
     return {part: [(path, written[c]) for path, c in rows] for part, rows in parts.items()}
 
 
-def _first_gaps(distinct: list[int]) -> list[int]:
-    """Returns up to three numbers that are missing from 0 on; the last label may be a billion."""
-    gaps: list[int] = []
-    expected = 0
-    for value in distinct:
-        while expected < value and len(gaps) < 3:
-            gaps.append(expected)
-            expected += 1
-        expected = value + 1
-    return gaps
+def first_gaps(labels: set[int], stop: int) -> list[int]:
+    """Returns the first three numbers below `stop` that are no labels; `stop` may be a billion."""
+    return list(islice((n for n in range(stop) if n not in labels), 3))
 
 
 def ordered_classes(source: object, parts: Parts) -> list[str]:
@@ -83,7 +77,7 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
             raise DataError(
                 f"{source}: {part} has classes that train does not have ({len(unknown)}): "
                 f"{listed(unknown)}. Add training images of them, or take them out."
-                f"{closest(unknown[0], trained)}"
+                f"{_in_other_letters(unknown[0], trained)}"
             )
         lacking = sorted(trained - names)
         if lacking:
@@ -99,6 +93,9 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
     classes = sorted(trained)
     values = numbers_of(classes)
     if values is None:
+        words = [name for name in classes if number(name) is None]
+        if len(words) < len(classes) / 2:  # a label that is missing, such as NaN, or mistyped
+            logger.warning(f"Note: most classes are numbers, but not {listed(words)}")
         return classes
     by_number: dict[int, str] = {}
     for name, value in zip(classes, values):
@@ -109,6 +106,12 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
             )
         by_number[value] = name
     return [by_number[value] for value in sorted(by_number)]
+
+
+def _in_other_letters(name: str, classes: set[str]) -> str:
+    """Returns " Did you mean 'jay'?" if a class is called so but for upper and lower case."""
+    near = [known for known in sorted(classes) if known.casefold() == name.casefold()]
+    return closest(name, near)
 
 
 def other_order(classes: list[str]) -> list[str] | None:

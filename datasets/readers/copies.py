@@ -37,14 +37,16 @@ def across_parts(parts: Mapping[str, list[Datum]]) -> Copies:
     return [group for group in groups if len({(part, item.label) for part, item in group}) > 1]
 
 
-def describe_copies(copies: Copies) -> str:
-    """Returns how many there are, and the first."""
+def describe_copies(copies: Copies, at_most: int = 2) -> str:
+    """Returns how many there are, and the first of them."""
     shown = [
         " = ".join(f"{item.impath} ({part}, {item.classname})" for part, item in group[:3])
         for group in copies
     ]
     what = "image is" if len(copies) == 1 else "images are"
-    return f"{len(copies):,} {what} there as copies in two parts or classes: {listed(shown, 2)}"
+    return (
+        f"{len(copies):,} {what} there as copies in two parts or classes: {listed(shown, at_most)}"
+    )
 
 
 def _divided(groups: list[list[Place]], key: Callable[[str], Hashable]) -> list[list[Place]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -119,8 +119,7 @@ class ImageTree:
             damaged += listing.damaged.values()
             self.note(place)
         if damaged:
-            more = f" ({len(damaged) - 1:,} more like it)" if len(damaged) > 1 else ""
-            raise DataError(f"{damaged[0]}{more}. Fetch it anew, or take it out.")
+            raise DataError(f"{first_of(damaged)}. Fetch it anew, or take it out.")
         return sorted(found, key=lambda name: name.split(os.sep))
 
     def any_below(self, path: str) -> bool:
@@ -274,6 +273,12 @@ def check_images(paths: list[str], check: Check) -> list[str]:
             found += some
             bar.update(len(some))
     return found
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """Returns the first problem, and how many more there are, without a period."""
+    more = f" ({len(problems) - 1:,} more like it)" if len(problems) > 1 else ""
+    return problems[0].rstrip(".") + more
 
 
 def _problem(path: str, check: Check) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
-from datasets.readers.image_tree import Check, check_images, require_text
+from datasets.readers.image_tree import Check, check_images, first_of, require_text
 from datasets.readers.parts import NAMES, UNSPLIT, Parts, file_key, part_of
 from datasets.readers.text_files import home_expanded, read_text
 
@@ -82,8 +82,7 @@ def _require_images(file: Path, parts: Parts, check: Check) -> None:
     paths = [path for rows in parts.values() for path, _ in rows]
     problems = [problem for problem in check_images(paths, check) if problem]
     if problems:
-        more = f" ({len(problems) - 1:,} more like it)" if len(problems) > 1 else ""
-        raise DataError(f"{file}: {problems[0]}{more}. Fetch it anew, or take the line out.")
+        raise DataError(f"{file}: {first_of(problems)}. Fetch it anew, or take the line out.")
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:

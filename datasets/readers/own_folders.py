@@ -168,17 +168,18 @@ def _refuse_flat_parts(tree: ImageTree, place: str, names: list[str]) -> None:
 def _refuse_deeper_classes(tree: ImageTree, place: str, names: list[str]) -> None:
     """Raises DataError if what would be the classes hold folders that could be the classes."""
     inner: list[set[str]] = []
+    parts: dict[str, str] = {}  # part → where
     for name in names:
         path = os.path.join(place, name)
         folders = {sub for sub in tree.folders(path) if tree.any_below(os.path.join(path, sub))}
-        parts = {part_of(sub) for sub in folders} - {None}
-        if len(parts) > 1:
-            raise DataError(
-                f"class folder {path} holds {listed(sorted(folders))}: parts lie within classes; "
-                f"expected {LAYOUTS}. Turn the two levels round, or {LIST_THEM}."
-            )
         if folders and not tree.images(path):
             inner.append(folders)
+            parts |= {str(part_of(sub)): f"{name}/{sub}" for sub in folders if part_of(sub)}
+    if len(parts) > 1:
+        raise DataError(
+            f"{place} holds {listed(sorted(parts.values()))}: parts lie within classes; expected "
+            f"{LAYOUTS}. Turn the two levels round, or {LIST_THEM}."
+        )
     shared = set.intersection(*inner) if inner else set()
     if len(names) > 1 and len(inner) == len(names) and len(shared) > 1:
         raise DataError(

@@ -49,12 +49,14 @@ class PictureReader:
 
     def __post_init__(self) -> None:
         try:
-            ImageColor.getrgb(self.background)
-        except (ValueError, AttributeError):
+            clear = ImageColor.getrgb(self.background)[3:] not in ((), (255,))
+        except (ValueError, AttributeError, TypeError):
+            clear = True
+        if clear:
             raise DataError(
                 f"DATASET.BACKGROUND is {self.background!r}; expected a colour such as 'white', "
                 "'black' or '#808080'"
-            ) from None
+            )
         limits = self.value_range
         numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in limits)
         if limits and not (len(limits) == 2 and numbers and limits[0] < limits[1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import filecmp
 import os
 from pathlib import Path
 
@@ -18,12 +19,22 @@ MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
 
 
 def find_file(name: str, root: Path) -> Path | None:
-    """Returns where the file is: as given, or below `root`; None if there is none."""
+    """Returns where the file is: as given, or below `root`; None if there is none.
+
+    Raises:
+        DataError: there are two, and they differ.
+    """
     if not name.strip() or "\0" in name:
         return None
     given = Path(home_expanded(name))
     # os.path.isfile says no, where Path.is_file raises: a list of names may be too long for a path.
-    return next((p.absolute() for p in (given, root / given) if os.path.isfile(p)), None)
+    found = [place.absolute() for place in (given, root / given) if os.path.isfile(place)]
+    if len(found) == 2 and not filecmp.cmp(*found, shallow=False):
+        raise DataError(
+            f"{name} is there twice, as {found[0]} and as {found[1]}; type the whole path of the "
+            "one that counts"
+        )
+    return found[0] if found else None
 
 
 def home_expanded(path: str) -> str:
@@ -68,7 +79,8 @@ def read_text(path: Path, encoding: str = "") -> str:
 
 def _utf(content: bytes) -> str:
     """Returns the Unicode encoding of a text without a mark; zeros stand in UTF-16 alone."""
-    zeros = {place % 2 for place, byte in enumerate(content[:4096]) if not byte}
-    if len(zeros) == 1 and len(content) % 2 == 0:
-        return "utf-16-be" if zeros == {0} else "utf-16-le"
-    return "utf-8"
+    start = content[:4096]
+    high, low = start[::2].count(0), start[1::2].count(0)  # of big-endian and little-endian text
+    if len(content) % 2 or (high and low) or 4 * (high + low) < len(start) or not start:
+        return "utf-8"  # a few zeros are no text in any encoding
+    return "utf-16-be" if high else "utf-16-le"

@@ -280,8 +280,9 @@ def test_bytes_that_pass_for_tga_by_chance(tmp_path):
 def test_missing_files_and_wrong_settings(tmp_path):
     with pytest.raises(MissingFileError, match=r"gone\.jpg does not exist"):
         read.check(str(tmp_path / "gone.jpg"))
-    with pytest.raises(DataError, match=r"DATASET.BACKGROUND is 'wite'; expected a colour"):
-        PictureReader(background="wite")
+    for colour in ("wite", "", "rgba(0, 0, 0, 0)", None):
+        with pytest.raises(DataError, match=r"DATASET.BACKGROUND is .*; expected a colour"):
+            PictureReader(background=colour)
     for limits in ((1,), (1, 1), (2, 1), ("a", "b"), (0, float("nan"))):
         with pytest.raises(DataError, match=r"DATASET.VALUE_RANGE is .*; expected the values"):
             PictureReader(value_range=limits)
