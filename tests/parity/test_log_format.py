@@ -28,6 +28,7 @@ OURS_ALONE = (
     "Few-shot sample:",
     "Note: there is no",
     "The learning-rate schedule was saved",
+    "It rests on:",
 )
 
 
