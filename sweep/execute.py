@@ -143,6 +143,7 @@ def _train_or_test(job: Job) -> None:
         every = 1 if job.keep_epochs else max(1, job.run.epochs // CHECKPOINTS)
         args.opts = [*args.opts, "TRAIN.CHECKPOINT_FREQ", str(every)]
     args.opts = [*args.opts, *_how(job)]
+    args.overwrite = job.run.source is None  # of a run with other settings, or a damaged one
     with _silence():
         if not can_resume(job.run, job.output):
             train.main(args)
@@ -157,7 +158,7 @@ def _train_or_test(job: Job) -> None:
 
 
 def _resuming(args: Namespace) -> Namespace:
-    return Namespace(**{**vars(args), "resume": args.output_dir})
+    return Namespace(**{**vars(args), "resume": args.output_dir, "overwrite": False})
 
 
 def _tidy(job: Job) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dassl.engine.progress import has_progress
 from dassl.evaluation import error_analysis
 from dassl.utils import read_json, write_json
 from dassl.utils.checkpoint import POINTER_FILE
@@ -92,7 +93,7 @@ def can_resume(run: Run, output: Path) -> bool:
     folder = run.folder(output)
     if run.source is not None or settings_differ(run, folder):
         return False
-    return any(folder.glob(f"*/{POINTER_FILE}"))
+    return has_progress(folder) or any(folder.glob(f"*/{POINTER_FILE}"))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
@@ -30,9 +30,6 @@ from dassl.utils.logger import get_logger
 from dassl.utils.random_state import random_state, set_random_state
 from dassl.utils.results import config_digest, determining_settings
 
-if TYPE_CHECKING:
-    from dassl.engine.trainer import SimpleTrainer
-
 logger = get_logger(__name__)
 
 
@@ -40,11 +37,11 @@ class ProgressKeeper:
     """Knows the latest place that a training can go on from.
 
     Args:
-        trainer: the trainer.
+        trainer: a SimpleTrainer.
         seconds: between two saved states; 0: they are saved at signals and kept epochs alone.
     """
 
-    def __init__(self, trainer: SimpleTrainer, seconds: float) -> None:
+    def __init__(self, trainer: Any, seconds: float) -> None:
         self.trainer, self.seconds = trainer, seconds
         self.signals = StopSignals()
         self._place: Place | None = None  # None: nothing has been learned, or all is saved

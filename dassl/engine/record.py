@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from dassl.utils.results import config_digest, versions
 
-if TYPE_CHECKING:
-    from dassl.engine.trainer import SimpleTrainer
-
 
 def evaluation_record(
-    trainer: SimpleTrainer, split: str, results: Mapping[str, float], seconds: float
+    trainer: Any, split: str, results: Mapping[str, float], seconds: float
 ) -> dict[str, Any]:
-    """Returns everything worth knowing about one evaluation as plain data."""
+    """Returns everything worth knowing about one evaluation of a SimpleTrainer as plain data."""
     cfg = trainer.cfg
     counts = getattr(trainer.evaluator, "per_class_counts", dict)()
     on_gpu = trainer.device.type == "cuda"
@@ -60,7 +57,7 @@ def title(record: Mapping[str, Any]) -> str:
     return what + (f", seed {record['seed']}" if record["seed"] >= 0 else "")
 
 
-def what_it_rests_on(trainer: SimpleTrainer, split: str) -> str:
+def what_it_rests_on(trainer: Any, split: str) -> str:
     """Returns classes, images, shots, split and weights behind a number, in a line."""
     cfg, dataset = trainer.cfg, trainer.dm.dataset
     provenance = getattr(dataset, "provenance", {})
