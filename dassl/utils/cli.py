@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dassl.utils.errors import UserError
+from dassl.utils.system_errors import system_errors_explained
 from dassl.utils.text import printable
 
 
@@ -16,12 +17,13 @@ def run_cli(command: Callable[[], Any]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a console that lacks letters
     try:
-        command()
+        with system_errors_explained():
+            command()
     except UserError as error:
         for line in printable(str(error), sys.stderr).split("\n"):
             print(f"error: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
     return 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,24 @@ def file_state(path: PathLike) -> tuple[str, int, int, int]:
     """
     stat = Path(path).stat()
     return str(Path(path).absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def content_digest(path: PathLike) -> str:
+    """Returns a file's SHA-256 in hexadecimal; a process reads an unchanged file just once.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return _digest_of_state(file_state(path))
+
+
+@lru_cache(maxsize=32)
+def _digest_of_state(state: tuple[str, int, int, int]) -> str:
+    digest = hashlib.sha256()
+    with Path(state[0]).open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def check_isfile(fpath: PathLike) -> bool:

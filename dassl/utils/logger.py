@@ -114,11 +114,17 @@ class Logger:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, *args: object) -> None:
-        if error is not None and not isinstance(error, UserError):
-            self.open()  # an unexpected failure: everything that was said may help
-        if error is not None and self.file is not None:
-            self.file.write(f"error: {visible(str(error) or kind.__name__)}\n")
-        self.close()
+        try:
+            if error is not None and not isinstance(error, UserError):
+                self.open()  # an unexpected failure: everything that was said may help
+            if error is not None and self.file is not None:
+                self.file.write(f"error: {visible(str(error) or kind.__name__)}\n")
+            self.close()
+        except OSError:  # the disk may be full
+            self.file = None
+            if error is None:
+                raise
+            self.close()
 
 
 def setup_logger(output: str | None = None, delay: bool = False) -> Logger | None:

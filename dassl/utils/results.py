@@ -35,7 +35,7 @@ def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
     """
     path = Path(fpath)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(record, allow_nan=True) + "\n").encode()
+    line = record_line(record).encode()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         size = os.fstat(descriptor).st_size
@@ -46,6 +46,11 @@ def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def record_line(record: Mapping[str, Any]) -> str:
+    """Returns a record as a line of JSON."""
+    return json.dumps(record, allow_nan=True) + "\n"
 
 
 def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:

@@ -125,6 +125,7 @@ def _train_or_test(job: Job) -> None:
             logger.warning(f"Note: {error}: starting anew")
             folder.delete_learned()
             args.resume = ""
+    args.overwrite = run.source is None  # of a run with other settings, or a damaged one
     train.main(args)
 
 

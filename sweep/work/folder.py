@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from dassl.engine.progress import has_progress
 from dassl.evaluation import error_analysis
 from dassl.utils import UserError, read_json, write_atomically, write_json
 from dassl.utils.checkpoint import POINTER_FILE
@@ -102,7 +103,7 @@ class RunFolder:
         """Returns whether an interrupted training left a checkpoint."""
         if self.run.source is not None or self.settings_changed():
             return False
-        return any(self.path.glob(f"*/{POINTER_FILE}"))
+        return has_progress(self.path) or any(self.path.glob(f"*/{POINTER_FILE}"))
 
     # --- what is done to it -----------------------------------------------------------------------
 
