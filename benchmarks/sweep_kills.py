@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_run
 from dassl.utils import write_json
 from dassl.utils.results import read_records
-from sweep.request import Request
-from sweep.state import can_resume, record_of
+from sweep.plan.request import Request
+from sweep.work.folder import RunFolder
 
 REQUEST = Request("base2new", trainers=("all",), datasets=("digits",))
 RESULT = ROOT / "benchmarks" / "results" / "sweep_kills.json"
@@ -40,7 +40,7 @@ def start(out: Path, name: str) -> subprocess.Popen:
 
 def finished(output: Path) -> dict[str, float]:
     """Returns title → accuracy of the runs that are finished."""
-    records = {run.title: record_of(run, output) for run in REQUEST.runs()}
+    records = {run.title: RunFolder(run, output).record() for run in REQUEST.runs()}
     return {title: r["metrics"]["accuracy"] for title, r in records.items() if r is not None}
 
 
@@ -62,7 +62,7 @@ def broken(out: Path, kills: int, seconds: float) -> list[dict]:
         process.wait()
         done = finished(out / "broken")
         halves = [r for r in REQUEST.runs() if r.title not in done]
-        halves = [r for r in halves if can_resume(r, out / "broken")]
+        halves = [r for r in halves if RunFolder(r, out / "broken").can_resume()]
         history.append({"finished": len(done), "to_resume": len(halves)})
     if start(out, "broken").wait() != 0:
         raise SystemExit(f"the sweep failed: see {out}/broken.txt")

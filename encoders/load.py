@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dassl.utils.errors import ConfigError, not_one_of
+from encoders.families import check_family
 from encoders.image import ImageEncoder
 from encoders.openai import CLIP, build, read_weights, weights_file
 from encoders.text import TextEncoder
@@ -45,7 +46,11 @@ class Towers:
 
 
 def load(
-    name_or_file: str | Path, precision: str = "fp32", device: torch.device | str = "cpu"
+    name_or_file: str | Path,
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    activation: str = "",
+    head_width: int = 0,
 ) -> Towers:
     """Loads a frozen CLIP.
 
@@ -54,11 +59,12 @@ def load(
         precision: "fp16": half precision but for norms and embeddings; "fp32" and "amp": float32,
             exactly the numbers in the file.
         device: where the weights shall be.
+        activation, head_width: what is known of the file, see `families`.
 
     Raises:
-        UnknownNameError, CheckpointError, DownloadError: see `load_model`.
+        ConfigError, UnknownNameError, CheckpointError, DownloadError: see `load_model`.
     """
-    model = load_model(name_or_file, precision).to(device)
+    model = load_model(name_or_file, precision, activation, head_width).to(device)
     freeze(model)
     return Towers(
         model=model,
@@ -71,11 +77,13 @@ def load(
     )
 
 
-def load_model(name_or_file: str | Path, precision: str) -> CLIP:
+def load_model(
+    name_or_file: str | Path, precision: str, activation: str = "", head_width: int = 0
+) -> CLIP:
     """Loads OpenAI's module onto the CPU, in evaluation mode; see `load` for the arguments.
 
     Raises:
-        ConfigError: there is no such precision.
+        ConfigError: there is no such precision, or the weights are not of OpenAI's kind.
         UnknownNameError: (a KeyError) there is neither such a name nor such a file.
         CheckpointError: the file does not hold a CLIP in OpenAI's layout.
         DownloadError: the weights cannot be fetched.
@@ -83,7 +91,9 @@ def load_model(name_or_file: str | Path, precision: str) -> CLIP:
     if precision not in PRECISIONS:
         raise ConfigError(not_one_of("the precision", precision, PRECISIONS))
     state_dict = read_weights(name_or_file)
-    model = build(state_dict, weights_file(name_or_file))
+    path = weights_file(name_or_file)
+    model = build(state_dict, path)
+    check_family(state_dict, path, activation, head_width)
     if precision != "fp16":
         model.float()
         model.load_state_dict(_weights_only(state_dict))  # undo the rounding to half precision

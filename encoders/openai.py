@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 import warnings
-import zipfile
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dassl.utils import CheckpointError, UnknownNameError, load_checkpoint
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
+from encoders.jit_archive import is_jit_archive, read_jit_archive
 from encoders.tiny import ASSET, load_tiny_state_dict
 
 with warnings.catch_warnings():
@@ -76,7 +75,7 @@ def read_weights(name_or_file: str | Path) -> dict[str, Tensor]:
         return load_tiny_state_dict()
     if name_or_file in MODEL_URLS:
         _fetch(str(name_or_file), path)
-    state_dict = _read_jit_archive(path) if _is_jit_archive(path) else _read_state_dict(path)
+    state_dict = read_jit_archive(path) if is_jit_archive(path) else _read_state_dict(path)
     missing = [
         key
         for key in ("visual.conv1.weight", "token_embedding.weight", "text_projection")
@@ -129,26 +128,6 @@ def _fetch(name: str, path: Path) -> None:
             f"{error} Or fetch {url} elsewhere and name the file with MODEL.BACKBONE.PATH "
             "(--backbone-path)."
         ) from None
-
-
-def _is_jit_archive(path: Path) -> bool:
-    """A TorchScript archive is a zip file with constants beside the data."""
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as file:
-            return any(name.endswith("/constants.pkl") for name in file.namelist())
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
-
-
-def _read_jit_archive(path: Path) -> dict[str, Tensor]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer torch announces the end of TorchScript
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is a damaged JIT archive: {error}") from None
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

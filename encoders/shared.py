@@ -19,18 +19,25 @@ import torch
 from torch import Tensor
 
 from dassl.utils.files import file_state
-from encoders.kernels.folding import Seal
+from encoders.kernels.folding import Fingerprint
 from encoders.load import freeze, load_model
 from encoders.openai import CLIP, advance_rng_like_building, weights_file
 
 
-def load_frozen_clip(name_or_file: str | Path, precision: str, device: torch.device) -> CLIP:
+def load_frozen_clip(
+    name_or_file: str | Path,
+    precision: str,
+    device: torch.device,
+    activation: str = "",
+    head_width: int = 0,
+) -> CLIP:
     """Loads CLIP as `load_model` does, or returns the one that this process has; never change it.
 
     Args:
         name_or_file: see `encoders.load`.
         precision: fp16, fp32 or amp.
         device: where the weights shall be.
+        activation, head_width: what is known of the file, see `families`.
 
     Returns:
         A model without gradients, in evaluation mode.
@@ -45,9 +52,11 @@ def load_frozen_clip(name_or_file: str | Path, precision: str, device: torch.dev
         torch.set_rng_state(_kept.draws[before])
         return _kept.clip_model
     forget()
-    clip_model = load_model(name_or_file, precision).to(device)
+    clip_model = load_model(name_or_file, precision, activation, head_width).to(device)
     freeze(clip_model)
-    _kept = _Kept(key, clip_model, Seal(_weights(clip_model)), {before: torch.get_rng_state()})
+    _kept = _Kept(
+        key, clip_model, Fingerprint(_weights(clip_model)), {before: torch.get_rng_state()}
+    )
     return clip_model
 
 
@@ -63,14 +72,14 @@ def forget() -> None:
 class _Kept:
     key: tuple
     clip_model: CLIP
-    seal: Seal
+    fingerprint: Fingerprint
     draws: dict[bytes, Tensor] = field(default_factory=dict)  # state before loading → after it
 
     def is_untouched(self) -> bool:
         weights = list(_weights(self.clip_model))
         trained = any(weight.requires_grad for weight in weights)
         in_training = any(module.training for module in self.clip_model.modules())
-        return self.seal.holds(weights) and not trained and not in_training
+        return self.fingerprint.matches(weights) and not trained and not in_training
 
 
 _kept: _Kept | None = None

@@ -27,7 +27,8 @@ def tokenize(texts: list[str], context_length: int = 77, names: list[str] | None
         (N, L) int64, zero after the end token (the largest id of a row).
 
     Raises:
-        ConfigError: texts have more than L tokens; each is named.
+        ConfigError: texts have more than L tokens, each is named; or a text holds CLIP's own marks
+            for its start or end.
     """
     too_long = [
         f"the prompt of {(names or texts)[i]!r} has {token_count(text) + 2} tokens, but CLIP reads "
@@ -37,4 +38,12 @@ def tokenize(texts: list[str], context_length: int = 77, names: list[str] | None
     ]
     if too_long:
         raise ConfigError(too_long)
-    return tokenize_texts(texts, context_length=context_length)
+    tokens = tokenize_texts(texts, context_length=context_length)  # (N, L)
+    # The end token is the largest id, the start token the one before: each stands there once.
+    marks = (tokens >= tokens.max() - 1).sum(dim=1) if len(tokens) else tokens  # (N,)
+    for i in (marks != 2).nonzero().flatten().tolist():
+        raise ConfigError(
+            f"the text {texts[i]!r} of {(names or texts)[i]!r} holds a mark that CLIP takes for "
+            "the start or the end of a text; leave it out"
+        )
+    return tokens

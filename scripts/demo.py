@@ -19,17 +19,17 @@ from tabulate import tabulate
 
 from dassl.utils import UserError
 from dassl.utils.cli import run_cli
-from sweep.cli import default_jobs, gpu_places
-from sweep.formats import ours
-from sweep.grid import Row
-from sweep.local import LocalExecutor
-from sweep.plots import bar_figure
-from sweep.protocols import PROTOCOLS, Cell, Setting
-from sweep.recipes import CLIP, COCOOP, COOP_WORDS, EMBEDDED, SEEDS
-from sweep.records import samples_of
-from sweep.request import in_order
-from sweep.runner import Options, Sweep
-from sweep.stats import harmonic, value
+from sweep.plan.protocols import BASE_TO_NEW, FEW_SHOT, Cell, Setting
+from sweep.plan.recipes import CLIP, COCOOP, COOP_WORDS, EMBEDDED, SEEDS, Method
+from sweep.plan.request import in_order
+from sweep.plan.table import Row
+from sweep.report.formats import ours
+from sweep.report.plots import bar_figure
+from sweep.report.records import records_of, samples_of
+from sweep.report.stats import Value, harmonic, value
+from sweep.work.execute import Job
+from sweep.work.local import LocalExecutor, default_jobs, gpu_slots
+from sweep.work.runner import Sweep
 
 METHODS = (replace(CLIP, label="zero-shot CLIP"), COOP_WORDS, COCOOP)
 PARTS = {
@@ -42,36 +42,34 @@ PARTS = {
 def plan(seeds: Sequence[int]) -> list[Cell]:
     """Returns the numbers of the table, each with the runs that give it."""
     setting = Setting(METHODS, (EMBEDDED,), tuple(dict.fromkeys(seeds)), parts=("base", "new"))
-    return [cell for name in ("base2new", "fewshot") for cell in PROTOCOLS[name].cells(setting)]
+    return [*BASE_TO_NEW.cells(setting), *FEW_SHOT.cells(setting)]
 
 
-def carry_out(cells: Sequence[Cell], root: Path, output: Path) -> None:
+def run(cells: Sequence[Cell], root: Path, output: Path) -> None:
     """Does the runs that are not finished.
 
     Raises:
         UserError: some failed.
     """
-    jobs = default_jobs()
+    output, data = output.absolute(), str(root.expanduser().absolute())
     runs = in_order([run for cell in cells for run in cell.runs])
-    sweep = Sweep(runs, Options(output.absolute(), str(root.expanduser().absolute()), jobs))
-    sweep.look()
-    left = len(sweep.open_runs())
-    print(
-        f"{len(runs)} runs, {len(runs) - left} of them finished before, {jobs} at once", flush=True
-    )
+    sweep = Sweep([Job(run, output, data) for run in runs], default_jobs())
+    sweep.find_finished()
+    done = len(runs) - len(sweep.open_runs())
+    print(f"{len(runs)} runs, {done} of them finished before, {sweep.at_once} at once", flush=True)
     # The model is so small that a second thread only gets in the way.
-    sweep.carry_out(LocalExecutor(jobs, 1, gpu_places()))
+    sweep.run(LocalExecutor(sweep.at_once, 1, gpu_slots()))
     if sweep.failed:
         raise UserError(sweep.summary("python " + " ".join(sys.argv)))
 
 
 def rows_of(cells: Sequence[Cell], output: Path) -> list[Row]:
     """Returns a row a method, made from the run records alone."""
-    rows = {method: Row((method.label,), {}) for method in METHODS}
+    rows: dict[Method, dict[str, Value]] = {method: {} for method in METHODS}
     for cell in cells:
-        samples = samples_of(cell, output.absolute())
-        rows[cell.method].values[cell.part] = value(samples, len(cell.runs))
-    return list(rows.values())
+        samples = samples_of(records_of(cell, output.absolute()))
+        rows[cell.method][cell.part] = value(samples, len(cell.runs))
+    return [Row((method.label,), values) for method, values in rows.items()]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -97,13 +95,13 @@ def chart(rows: Sequence[Row], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder for data sets")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder for datasets")
     parser.add_argument("--output-dir", type=Path, default=Path("output/demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     args = parser.parse_args()
     start = time.monotonic()
     cells, output = plan(args.seeds), args.output_dir
-    carry_out(cells, args.root, output)
+    run(cells, args.root, output)
     rows = rows_of(cells, output)
     chart(rows, output / "chart.png")
     print(f"\n{table(rows)}\n")

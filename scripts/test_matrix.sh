@@ -20,7 +20,8 @@ row() { # row NAME REQUIREMENT...
     local name="$1" python="$home/$1/bin/python" last versions
     shift
     [ -x "$python" ] || create_environment "$home/$name"
-    "$python" -m pip install --quiet --upgrade -r requirements-test.txt "$@"
+    "$python" -m pip install --quiet --disable-pip-version-check --upgrade \
+        -r requirements-test.txt "$@"
     "$python" -m pytest -q -n auto --dist worksteal -m "not slow and not gpu" "${arguments[@]}" |
         tee "$home/$name.log" || failures=1
     last="$(tail -n 1 "$home/$name.log")"

@@ -4,8 +4,13 @@
     python -m sweep status
     python -m sweep table cocoop-1
 
-Bottom up: `run.py` says what one run is; `recipes.py` and `protocols.py` list the runs of the
-papers; `plan.py` orders them; `runner.py` carries them out through an executor (`local.py`,
-`ray_pool.py`); `records.py` reads what they left; `grid.py`, `formats.py`, `html.py` and `plots.py`
-show it. Nothing outside this package imports it.
+In the order of the flow; each folder imports only from those before it:
+
+    plan/     what to run: a run and its identity, recipes, protocols, the papers' tables, requests
+    work/     run it: a run's folder, one run, the sweep, and where the work is done
+    report/   show it: records, means over seeds, tables, charts and pages
+    paper/    the papers' numbers, with their sources
+    cli.py    the commands
+
+Nothing outside this package imports it but scripts, benchmarks and tests.
 """

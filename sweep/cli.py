@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
 
 from dassl.data.workers import usable_cores
 from dassl.utils import ConfigError, UnknownNameError
 from dassl.utils.errors import not_one_of
-from sweep.cli_request import add_request, request_of
-from sweep.cost import duration
-from sweep.data import missing_data, missing_text, without_missing
-from sweep.local import LocalExecutor
-from sweep.request import Request
-from sweep.run import Run
-from sweep.runner import Executor, Options, Sweep
-from sweep.show import add_parse, add_report, add_table
-from sweep.state import FAILED, FINISHED, RUNNING, WAITING, error_of, state_of
+from sweep.plan.arguments import add_request, request_of
+from sweep.plan.data import missing_data, missing_text, without_missing
+from sweep.plan.request import Request
+from sweep.plan.run import Run
+from sweep.report.show import add_parse, add_report, add_table
+from sweep.work.execute import Job
+from sweep.work.folder import FAILED, FINISHED, RUNNING, WAITING, RunFolder
+from sweep.work.local import LocalExecutor, default_jobs, gpu_slots
+from sweep.work.runner import Executor, Sweep
 
-GPU_MEMORY_PER_JOB = 8 * 2**30  # bytes; CoCoOp on 500 classes of ViT-B/16 peaks below this
 SHOWN = 12  # runs that --dry-run lists
 
 
@@ -31,14 +27,14 @@ SHOWN = 12  # runs that --dry-run lists
 
 
 def add_run(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("run", help="carry out all runs of a protocol or a table")
+    parser = commands.add_parser("run", help="do all runs of a protocol or a table")
     add_request(parser)
     add = parser.add_argument
-    add("--root", default="data", help="folder that holds the data sets")
+    add("--root", default="data", help="folder that holds the datasets")
     add("--dry-run", action="store_true", help="show the plan and an estimate, do nothing")
     add("--jobs", type=int, default=0, help="runs at once; default: as memory and cores allow")
-    add("--workers", type=int, default=None, help="processes that load images, in each run")
-    add("--skip-missing", action="store_true", help="leave out data sets that are not there")
+    add("--workers", type=int, help="processes that load images, in each run; changes no number")
+    add("--skip-missing", action="store_true", help="leave out datasets that are not there")
     add(
         "--error-analysis",
         action="store_true",
@@ -52,29 +48,43 @@ def add_run(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carries out a sweep; returns 1 if a run failed."""
+    """Runs a sweep; returns 1 if a run failed."""
     request = request_of(args, args.what)
     runs, root = part_of(request.runs(), args), Path(args.root)
     if args.dry_run:
         missing = missing_data((one.dataset for one in runs), root)
-        print(missing_text(runs, missing, root) or "All data sets are there.")
+        print(missing_text(runs, missing, root) or "All datasets are there.")
     else:
         runs = without_missing(runs, root, args.skip_missing)
-    jobs = args.jobs if args.jobs > 0 else default_jobs()
-    extra = () if args.workers is None else ("DATALOADER.NUM_WORKERS", str(args.workers))
-    output = args.output.absolute()
-    root = str(root.expanduser().absolute())
-    options = Options(output, root, jobs, args.per_epoch, extra, args.error_analysis)
-    sweep = Sweep(runs, options)
-    sweep.look()
-    print(plan_text(sweep, jobs), flush=True)
+    sweep = sweep_of(runs, args)
+    sweep.find_finished()
+    print(plan_text(sweep), flush=True)
     if args.dry_run:
         return 0
-    request.save(output)
-    sweep.carry_out(executor_of(args, jobs))
+    request.save(args.output)
+    sweep.run(executor_of(args, sweep.at_once))
     print(sweep.summary(command_line()))
     print(f"Table: python -m sweep table {request.flags()} --output {args.output}")
     return 1 if sweep.failed else 0
+
+
+def sweep_of(runs: Sequence[Run], args: argparse.Namespace) -> Sweep:
+    """Returns the sweep that --jobs, --workers, --error-analysis and the folders ask for.
+
+    Raises:
+        ConfigError: --workers is no number of processes.
+    """
+    extra: tuple[str, ...] = ()
+    if args.workers is not None:
+        if args.workers < 1:
+            raise ConfigError(
+                f"--workers {args.workers}: expected 1 or more processes; to draw as without any, "
+                "which is another run, add --opts DATALOADER.NUM_WORKERS 0"
+            )
+        extra = ("DATALOADER.PROCESSES", str(args.workers))
+    output, root = args.output.absolute(), str(Path(args.root).expanduser().absolute())
+    jobs = [Job(run, output, root, args.per_epoch, extra, args.error_analysis) for run in runs]
+    return Sweep(jobs, args.jobs if args.jobs > 0 else default_jobs())
 
 
 def part_of(runs: tuple[Run, ...], args: argparse.Namespace) -> tuple[Run, ...]:
@@ -95,41 +105,24 @@ def part_of(runs: tuple[Run, ...], args: argparse.Namespace) -> tuple[Run, ...]:
     return tuple(r for r in runs if (r.source or r) in mine)
 
 
-def gpu_places() -> list[str]:
-    """Returns a GPU's number for each run that fits beside others; the GPUs take turns."""
-    if not torch.cuda.is_available():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    free = [torch.cuda.mem_get_info(i)[0] for i in range(len(names))]
-    room = [min(4, amount // GPU_MEMORY_PER_JOB) for amount in free]
-    turns = [name for turn in range(4) for name, runs in zip(names, room) if turn < runs]
-    return turns or names[:1]
-
-
-def default_jobs() -> int:
-    """Returns how many runs fit at once: by the GPUs' free memory, or one per core."""
-    return len(gpu_places()) or min(4, usable_cores())
-
-
 def executor_of(args: argparse.Namespace, jobs: int) -> Executor:
     if args.executor == "ray":
-        from sweep.ray_pool import RayExecutor
+        from sweep.work.ray_pool import RayExecutor
 
         return RayExecutor(jobs, args.ray_address)
     if args.executor != "local":
         raise UnknownNameError(not_one_of("--executor", args.executor, ("local", "ray")))
-    return LocalExecutor(jobs, max(1, usable_cores() // jobs), gpu_places())
+    return LocalExecutor(jobs, max(1, usable_cores() // jobs), gpu_slots())
 
 
-def plan_text(sweep: Sweep, jobs: int) -> str:
+def plan_text(sweep: Sweep) -> str:
     """Returns the plan in a few lines: how many runs of what, and how long they take."""
-    left = sweep.open_runs()
-    tests = sum(run.source is not None for run in sweep.runs)
+    runs, left = list(sweep.jobs), sweep.open_runs()
+    tests = sum(run.source is not None for run in runs)
     lines = [
-        f"{len(sweep.runs)} runs: {len(sweep.runs) - tests} that train (zero-shot: nothing) and "
+        f"{len(runs)} runs: {len(runs) - tests} that train (zero-shot: nothing) and "
         f"test on the same classes, {tests} that test what those have learned",
-        f"{len(sweep.runs) - len(left)} are finished; {len(left)} to do, {jobs} at once",
+        f"{len(runs) - len(left)} are finished; {len(left)} to do, {sweep.at_once} at once",
     ]
     again = sum(run in sweep.to_test_again for run in left)
     if again:
@@ -137,9 +130,11 @@ def plan_text(sweep: Sweep, jobs: int) -> str:
     lines += [f"  {run.title}" for run in left[:SHOWN]]
     if len(left) > SHOWN:
         lines.append(f"  ... and {len(left) - SHOWN} more")
-    basis = "from the runs finished so far" if sweep.estimator.measured else "a guess for one GPU"
     if left:
-        lines.append(f"Estimated time: {duration(sweep.time_left())} ({basis})")
+        time_left = sweep.time_left()
+        until = " until the first run of each kind is done"
+        basis = ", from the runs finished so far" if time_left.known else until
+        lines.append(f"Estimate: {time_left}{basis}")
     return "\n".join(lines)
 
 
@@ -163,15 +158,16 @@ def status(args: argparse.Namespace) -> int:
         print(f"No sweep was started in {args.output}.")
     for path in paths:
         request = Request.load(path)
-        states = {run: state_of(run, args.output) for run in request.runs()}
-        counts = {s: list(states.values()).count(s) for s in (FINISHED, RUNNING, FAILED, WAITING)}
+        folders = [RunFolder(run, args.output) for run in request.runs()]
+        states = [folder.state() for folder in folders]
         print(f"{request.flags()}")
-        print("  " + ", ".join(f"{count} {state}" for state, count in counts.items()))
-        for run, state in states.items():
+        kinds = (FINISHED, RUNNING, FAILED, WAITING)
+        print("  " + ", ".join(f"{states.count(state)} {state}" for state in kinds))
+        for folder, state in zip(folders, states):
             if state == RUNNING:
-                print(f"  running: {run.title}")
+                print(f"  running: {folder.run.title}")
             if state == FAILED:
-                print(f"  failed: {run.title}: {error_of(run, args.output).splitlines()[-1]}")
+                print(f"  failed: {folder.run.title}: {folder.error().splitlines()[-1]}")
     return 0
 
 
@@ -181,7 +177,7 @@ def status(args: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sweep",
-        description="Carries out the papers' protocols and prints their tables from the records.",
+        description="Runs the papers' protocols and prints their tables from the records.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_run, add_status, add_table, add_report, add_parse):

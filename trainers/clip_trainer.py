@@ -34,6 +34,9 @@ T = TypeVar("T", bound=type)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
+    # What a weights file of other sizes than OpenAI's cannot tell; see encoders.families.
+    cfg.MODEL.BACKBONE.ACTIVATION = ""  # quick_gelu
+    cfg.MODEL.BACKBONE.HEAD_WIDTH = 0  # 64
     # Draw training views from (SEED, epoch) alone, the same for all methods, and keep their
     # features. Other draws than the public implementation's: off unless asked for.
     cfg.MODEL.FIXED_VIEWS = False
@@ -108,7 +111,9 @@ class CLIPTrainer(TrainerX):
         """
         logger.info(f"Loading CLIP (backbone: {backbone_name(self.cfg)})")
         if self.promise():
-            clip_model = load_frozen_clip(backbone_of(self.cfg), self.precision, self.device)
+            clip_model = load_frozen_clip(
+                backbone_of(self.cfg), self.precision, self.device, *_stated(self.cfg)
+            )
             check_image_size(self.cfg, clip_model)
             return clip_model
         clip_model = load_clip(self.cfg, self.precision)
@@ -204,6 +209,10 @@ def backbone_of(cfg: CfgNode) -> str | Path:
     return Path(path).expanduser() if path else cfg.MODEL.BACKBONE.NAME
 
 
+def _stated(cfg: CfgNode) -> tuple[str, int]:
+    return cfg.MODEL.BACKBONE.get("ACTIVATION", ""), cfg.MODEL.BACKBONE.get("HEAD_WIDTH", 0)
+
+
 def backbone_problems(cfg: CfgNode) -> list[str]:
     """Returns what is wrong with MODEL.BACKBONE, as sentences."""
     backbone = cfg.MODEL.BACKBONE
@@ -229,12 +238,12 @@ def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
         CheckpointError: the file does not hold a CLIP in OpenAI's layout.
         DownloadError: the weights cannot be fetched.
     """
-    return load_model(backbone_of(cfg), "fp16")
+    return load_model(backbone_of(cfg), "fp16", *_stated(cfg))
 
 
 def load_clip(cfg: CfgNode, precision: str) -> CLIP:
     """Loads CLIP as `load_clip_to_cpu` does, in a precision, and checks INPUT.SIZE against it."""
-    clip_model = load_model(backbone_of(cfg), precision)
+    clip_model = load_model(backbone_of(cfg), precision, *_stated(cfg))
     check_image_size(cfg, clip_model)
     return clip_model
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from dassl.config import mark_not_determining
+from dassl.utils import ConfigError
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
 from encoders.openai import CLIP
-from encoders.prompt_tree import PromptTree, learned
+from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
-from encoders.tokens import token_count, tokenize
+from encoders.tokens import token_count, tokenize, tokenizer
 from encoders.tower import normalize
 
 logger = get_logger(__name__)
@@ -55,7 +56,8 @@ class BasePromptLearner(nn.Module):
         class_specific: an own context for each class; ignored if CTX_INIT is set.
 
     Raises:
-        ConfigError: a prompt has more tokens than CLIP reads.
+        ConfigError: CTX_INIT or a class name cannot be read as it is meant, or a prompt has more
+            tokens than CLIP reads.
     """
 
     def __init__(
@@ -68,14 +70,15 @@ class BasePromptLearner(nn.Module):
         super().__init__()
         self.n_cls = len(classnames)
         classnames = [name.replace("_", " ") for name in classnames]
-        ctx_init = settings.CTX_INIT.replace("_", " ")
-        # The number of context vectors is the number of words, whatever their number of tokens.
-        self.n_ctx = len(ctx_init.split(" ")) if ctx_init else settings.N_CTX
+        ctx_init = context_words(settings.CTX_INIT)
+        # As upstream: where words are more tokens than words, the last tokens stay constant.
+        self.n_ctx = len(ctx_init.split()) if ctx_init else settings.N_CTX
         prompt_prefix = ctx_init or " ".join(["X"] * self.n_ctx)
         self.prompts = [f"{prompt_prefix} {name}." for name in classnames]
         self.name_lens = [token_count(name) for name in classnames]
         self.context_length = clip_model.positional_embedding.shape[0]
         self.tokenized_prompts = tokenize(self.prompts, self.context_length, classnames)  # (C, 77)
+        self._check_prompts(classnames, prompt_prefix)
 
         ctx = self._initial_context(ctx_init, clip_model, class_specific)
         self.ctx = nn.Parameter(ctx)
@@ -111,8 +114,36 @@ class BasePromptLearner(nn.Module):
                 f"Note: CTX_INIT has {self.n_ctx} words and wins over N_CTX, "
                 f"which is {settings.N_CTX}"
             )
+        n_tokens = token_count(prompt_prefix)
+        if n_tokens > self.n_ctx:
+            logger.warning(
+                f"Note: CTX_INIT's {self.n_ctx} words are {n_tokens} tokens; as in the public "
+                f"implementation, the vectors of the first {self.n_ctx} are learned"
+            )
         logger.info(f'Initial context: "{prompt_prefix}"')
         logger.info(f"Number of context words (tokens): {self.n_ctx}")
+
+    def _check_prompts(self, classnames: list[str], prompt_prefix: str) -> None:
+        """Raises ConfigError where the words do not stand in the prompts as they do alone."""
+        empty = [i for i, name_len in enumerate(self.name_lens) if not name_len]
+        if empty:
+            raise ConfigError(f"class {empty[0]} has the name {classnames[empty[0]]!r}: no words")
+        context = self.tokenized_prompts.new_tensor(tokenizer.encode(prompt_prefix))
+        found = self.tokenized_prompts[:, 1 : 1 + len(context)]  # (C, tokens of the context)
+        wrong = (found != context).any(dim=1).nonzero().flatten().tolist()
+        if wrong:
+            raise ConfigError(
+                f"the prompt {self.prompts[wrong[0]]!r} is not read as {prompt_prefix!r} and a "
+                "name: write the context in plain words, such as 'a photo of a'"
+            )
+
+    def first_prompts(self, n: int = 2) -> str:
+        """Returns the first prompts as CLIP reads them: their texts, and their tokens."""
+        shown = []
+        for text, row, end in zip(self.prompts[:n], self.tokenized_prompts.tolist(), self.eot):
+            tokens = [tokenizer.decoder[i].replace("</w>", "") for i in row[1 : int(end)]]
+            shown.append(f'"{text}" ({" | ".join(tokens)})')
+        return ", ".join(shown)
 
     # --- prompts ----------------------------------------------------------------------------------
 
@@ -127,7 +158,7 @@ class BasePromptLearner(nn.Module):
         """
         tokens, end = self.tokenized_prompts[c].tolist(), int(self.eot[c])
         first = c * self.n_ctx if self.ctx.dim() == 3 else 0  # of the class's context vectors
-        context = [learned(first + m) for m in range(self.n_ctx)]
+        context = [learned_token(first + m) for m in range(self.n_ctx)]
         name_start = 1 + self.n_ctx
         name_end = name_start + self.name_lens[c]
         name, rest = tokens[name_start:name_end], tokens[name_end : end + 1]
@@ -152,6 +183,30 @@ class BasePromptLearner(nn.Module):
             ):
                 errors.append(f"{name} differs: it was trained on other classes or another CLIP")
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def context_words(ctx_init: str) -> str:
+    """Returns the words of CTX_INIT with single blanks between them; "_" counts as a blank.
+
+    White space is no word: "a photo of a " has four words, as "a photo of a" has.
+
+    Raises:
+        ConfigError: there is white space alone, or a place for the class name.
+    """
+    problem = context_problem(ctx_init)
+    if problem:
+        raise ConfigError(f"CTX_INIT is {ctx_init!r}{problem}")
+    return " ".join(ctx_init.replace("_", " ").split())
+
+
+def context_problem(ctx_init: str) -> str:
+    """Returns what is wrong with CTX_INIT, as the end of a sentence; "" if nothing is."""
+    words = ctx_init.replace("_", " ").split()
+    if ctx_init and not words:
+        return ", which holds no word; leave it empty ('') to start at random."
+    if any(mark in ctx_init for mark in "{}"):
+        return ", but the class name follows by itself: write the words alone, 'a photo of a'."
+    return ""
 
 
 class CustomCLIP(nn.Module):

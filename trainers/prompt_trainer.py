@@ -21,7 +21,7 @@ from encoders.image import ImageEncoder
 from encoders.load import PRECISIONS
 from encoders.openai import CLIP
 from trainers.clip_trainer import CLIPTrainer
-from trainers.custom_clip import CustomCLIP
+from trainers.custom_clip import CustomCLIP, context_problem
 
 logger = get_logger(__name__)
 
@@ -61,6 +61,9 @@ class PromptTrainer(CLIPTrainer):
         problems = super().config_problems(cfg)
         if settings.PREC not in PRECISIONS:
             problems.append(not_one_of(f"{key}.PREC", settings.PREC, PRECISIONS))
+        problem = context_problem(settings.CTX_INIT)
+        if problem:
+            problems.append(f"{key}.CTX_INIT is {settings.CTX_INIT!r}{problem}")
         if settings.N_CTX < 1 and not settings.CTX_INIT:
             problems.append(f"{key}.N_CTX is {settings.N_CTX}; expected 1 or more.")
         return problems
@@ -91,6 +94,11 @@ class PromptTrainer(CLIPTrainer):
         super().set_model_mode(mode, names)
         if isinstance(self.model, CustomCLIP):  # lets go of class features that it keeps
             self.model.train(mode == "train")
+
+    def before_train(self) -> None:
+        if isinstance(self.model, CustomCLIP):
+            logger.info(f"First prompts: {self.model.prompt_learner.first_prompts()}")
+        super().before_train()
 
     def autocast(self) -> AbstractContextManager:
         """Half precision where it is safe, with amp; nothing otherwise."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from dassl.utils.errors import UserError
+from dassl.utils.text import printable
 
 
 def run_cli(command: Callable[[], Any]) -> int:
     """Calls `command` and returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a console that lacks letters
     try:
         command()
     except UserError as error:
-        for line in str(error).splitlines():
+        for line in printable(str(error), sys.stderr).split("\n"):
             print(f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

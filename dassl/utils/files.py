@@ -72,7 +72,7 @@ def read_json(fpath: PathLike) -> Any:
         return json.loads(Path(fpath).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFileError(f"file {fpath} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the former: also a number of 5,000 digits
         raise DataError(
             f"{fpath} is not valid JSON ({error}); delete it or fetch it anew"
         ) from None

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What xd_train.sh learned on ImageNet, on another data set: xd_test.sh DATASET SEED [flags]
+# What xd_train.sh learned on ImageNet, on another dataset: xd_test.sh DATASET SEED [flags]
 #   scripts/cocoop/xd_test.sh caltech101 1; scripts/cocoop/xd_test.sh imagenet_r 1
 set -euo pipefail
 . "$(dirname "$0")/../sweep.sh"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scripts import demo
-from sweep.grid import Row
-from sweep.stats import value
+from sweep.plan.table import Row
+from sweep.report.stats import value
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """Zero-shot CLIP and CoOp on base and all classes, three seeds."""
     folder = tmp_path_factory.mktemp("demo")
     cells = [c for c in demo.plan([1, 2, 3]) if c.method.trainer != "CoCoOp" and c.part != "new"]
-    demo.carry_out(cells, folder / "data", folder / "output")
+    demo.run(cells, folder / "data", folder / "output")
     return {row.labels[0]: row for row in demo.rows_of(cells, folder / "output")}
 
 

@@ -17,12 +17,12 @@ from dassl.evaluation.error_analysis import FILES
 from dassl.utils.results import config_digest, read_records
 from datasets.eurosat import CLASSNAMES
 from sweep.cli import main
-from sweep.execute import Job, Outcome, execute
-from sweep.request import Request
-from sweep.run import Run, evaluation_of
-from sweep.state import has_error_analysis, record_of
+from sweep.plan.request import Request
+from sweep.plan.run import Run, evaluation_of
+from sweep.work.execute import Job, Outcome, execute
+from sweep.work.folder import RunFolder
 from tests.runs import make_eurosat, run
-from tests.sweep.test_runner import FAST, Here
+from tests.sweep.work.test_runner import FAST, Here
 
 ON = ("TEST.ERROR_ANALYSIS", "True")
 FEW = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")
@@ -147,11 +147,13 @@ def test_finished_runs_are_tested_again_and_not_trained(data: Path, tmp_path: Pa
     for one in (TRAIN, evaluation_of(TRAIN, classes="new"), zero_shot):
         folder = one.folder(tmp_path)
         first = do(one, data, tmp_path, analyse=False)
-        assert not has_error_analysis(one, tmp_path)
+        assert not RunFolder(one, tmp_path).has_error_analysis()
         before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         again = do(one, data, tmp_path, analyse=True)
         assert (again.state, again.accuracy, again.note) == ("tested", first.accuracy, ""), again
-        assert accuracy(folder) == pytest.approx(record_of(one, tmp_path)["metrics"]["accuracy"])
+        assert accuracy(folder) == pytest.approx(
+            RunFolder(one, tmp_path).record()["metrics"]["accuracy"]
+        )
         left = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         assert {name: left[name] for name in before} == before, "records and logs are untouched"
         assert left.keys() - before.keys() == set(FILES)

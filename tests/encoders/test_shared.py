@@ -23,8 +23,8 @@ from encoders import shared as shared_clip
 from encoders.image import ImageEncoder
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
-from sweep.execute import Job, execute
-from sweep.run import Run, evaluation_of
+from sweep.plan.run import Run, evaluation_of
+from sweep.work.execute import Job, execute
 from tests.golden_recipes import fed_by, make_cfg, model_state_dict
 from tests.runs import ROOT, make_eurosat, run
 from trainers.clip_trainer import backbone_of, frozen_clip, load_clip, load_clip_to_cpu

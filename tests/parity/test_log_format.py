@@ -26,6 +26,7 @@ VARYING = (
 OURS_ALONE = (
     "Note: CTX_INIT has",
     "Few-shot sample:",
+    "First prompts:",
     "Note: there is no",
     "The learning-rate schedule was saved",
 )

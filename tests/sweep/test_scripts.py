@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.run import ROOT
+from sweep.plan.run import ROOT
 
 CASES = {  # script and arguments → lines of the plan
     "coop/main.sh caltech101 rn50_ep50 end 16 1 False": [
@@ -47,3 +47,30 @@ def test_usage(script: str, tmp_path: Path):
     result = call(script, tmp_path)
     assert result.returncode == 2
     assert "usage: " in result.stderr
+
+
+# --- parse_test_res.py ----------------------------------------------------------------------------
+
+
+def parse(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/parse_test_res.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_parse_has_upstream_s_name_and_usage(tmp_path: Path):
+    for experiment, accuracies in {"exp-1": (80.0, 82.0), "exp-2": (60.0, 60.0)}.items():
+        for seed, accuracy in enumerate(accuracies, 1):
+            folder = tmp_path / experiment / f"seed{seed}"
+            folder.mkdir(parents=True)
+            lines = f"=> result\n* total: 100\n* accuracy: {accuracy}%\n"
+            (folder / "log.txt").write_text(lines)
+    one = parse(str(tmp_path / "exp-1"), "--test-log")
+    assert (one.returncode, one.stderr) == (0, "")
+    assert "accuracy: 81.00% ± 1.41 over 2 seeds" in one.stdout
+    several = parse(str(tmp_path), "--multi-exp", "--test-log")
+    assert "accuracy: 60.00% ± 0.00 over 2 seeds" in several.stdout
+    assert "average of 2 folders: 70.50%" in several.stdout
+    wrong = parse(str(tmp_path / "exp-3"))
+    assert wrong.returncode == 2
+    assert "exp-3 does not exist" in wrong.stderr

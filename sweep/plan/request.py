@@ -1,0 +1,174 @@
+"""What a user asked for: a protocol or table with changes; kept beside the results as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dassl.utils import ConfigError, UnknownNameError, read_json, write_json
+from dassl.utils.errors import not_one_of
+from sweep.plan.protocols import FEW_SHOT, Cell, new_classes_per_epoch
+from sweep.plan.recipes import BACKBONES, EMBEDDED, Method, methods_for
+from sweep.plan.run import ROOT, Run
+from sweep.plan.table import Table
+from sweep.plan.tables import POSITIONS, few_shot_methods, table_named
+
+MAX_SHOTS = 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments that decide which runs a sweep has; () and "" mean the paper's setting."""
+
+    what: str
+    trainers: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()
+    contexts: tuple[int, ...] = ()
+    positions: tuple[str, ...] = ()
+    csc: tuple[bool, ...] = ()
+    backbone: str = ""
+    recipe: str = ""
+    source: str = ""
+    opts: tuple[str, ...] = ()
+    per_epoch: bool = False
+
+    def table(self) -> Table:
+        """Returns the table with all changes made.
+
+        Raises:
+            UnknownNameError, ConfigError: the first thing that is wrong.
+        """
+        self._check()
+        table = table_named(self.what)
+        if self.recipe:
+            table = replace(table, published="")  # the paper's numbers are for the paper's recipe
+        return table.with_setting(
+            methods=self._methods(table),
+            datasets=None if self.datasets in ((), ("all",)) else self.datasets,
+            seeds=self.seeds or None,
+            shots=self.shots or None,
+            backbone=self.backbone or None,
+            source=self.source or None,
+            opts=self.opts or None,
+            per_epoch=self.per_epoch or None,
+        )
+
+    def _methods(self, table: Table) -> tuple[Method, ...] | None:
+        """Returns the methods asked for; None: the table's own."""
+        own = table.setting.methods
+        methods: tuple[Method, ...] | None = None
+        if self.trainers or self.recipe:
+            methods = methods_for(self.trainers or [m.trainer for m in own], self.recipe)
+        if self.contexts or self.positions or self.csc or (methods and table.protocol is FEW_SHOT):
+            methods = few_shot_methods(
+                methods or own,
+                self.contexts or (16,),
+                self.positions or ("end",),
+                self.csc or (False,),
+            )
+        if self.recipe:
+            methods = tuple(m.with_recipe(self.recipe) for m in methods or own)
+        return methods
+
+    def cells(self) -> list[Cell]:
+        return self.table().cells()
+
+    def runs(self) -> tuple[Run, ...]:
+        """Returns all runs, each training right before its evaluations."""
+        cells = self.cells()
+        wanted = [run for cell in cells for run in cell.runs]
+        if self.per_epoch:
+            wanted += new_classes_per_epoch(cells)
+        return in_order(wanted)
+
+    def _check(self) -> None:
+        known = dataset_names()
+        for name in (*self.datasets, self.source):
+            if name and name != "all" and name not in known:
+                raise UnknownNameError(not_one_of("--datasets", name, ["all", *known]))
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise ConfigError(f"--seeds {seed}: expected whole numbers from 0 to 4294967295")
+        for shots in self.shots:
+            if not 1 <= shots <= MAX_SHOTS:
+                raise ConfigError(
+                    f"--shots {shots}: expected images per class, 1 to {MAX_SHOTS}; the papers "
+                    "have 1 2 4 8 16"
+                )
+        if len(self.shots) > 1 and table_named(self.what).protocol is not FEW_SHOT:
+            raise ConfigError(f"--shots: {self.what} trains with one number of shots; give one")
+        for m in self.contexts:
+            if not 1 <= m <= 75:
+                raise ConfigError(f"--ctx {m}: expected 1 to 75 context vectors")
+        for position in self.positions:
+            if position not in (*POSITIONS, "front"):
+                raise ConfigError(not_one_of("--position", position, (*POSITIONS, "front")))
+        if self.backbone and self.backbone not in (*BACKBONES, "tiny"):
+            raise ConfigError(
+                not_one_of("--backbone", self.backbone, BACKBONES)
+                + " For another, use --recipe and --opts MODEL.BACKBONE.NAME."
+            )
+        if len(self.opts) % 2:
+            raise ConfigError(f"--opts {' '.join(self.opts)}: not KEY VALUE pairs, one is missing")
+        for name, values in (("--seeds", self.seeds), ("--datasets", self.datasets)):
+            if len(set(values)) != len(values):
+                raise ConfigError(f"{name} {' '.join(map(str, values))}: one is given twice")
+
+    # --- on disk ----------------------------------------------------------------------------------
+
+    def save(self, output: Path) -> Path:
+        """Keeps the request in `<output>/sweeps`, for `sweep status`."""
+        content = json.loads(json.dumps(asdict(self)))
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        path = output / "sweeps" / f"{self.what}-{key}.json"
+        if not path.is_file():
+            write_json(content, path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Request:
+        return cls.from_dict(read_json(path))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Request:
+        """Returns the request with these fields, of which lists become tuples."""
+        fields: dict[str, Any] = {}
+        for key, value in content.items():
+            fields[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**fields)
+
+    def flags(self) -> str:
+        """Returns the command-line arguments that ask for the same."""
+        parts = [self.what]
+        names = {"contexts": "ctx", "positions": "position", "per_epoch": "per-epoch"}
+        for key, value in asdict(replace(self, what="")).items():
+            flag = f"--{names.get(key, key)}"
+            if value is True:
+                parts.append(flag)
+            elif value and key != "opts":
+                values = value if isinstance(value, tuple) else (value,)
+                parts += [flag, *map(str, values)]
+        if self.opts:
+            parts += ["--opts", *(value or "''" for value in self.opts)]
+        return " ".join(parts)
+
+
+def in_order(wanted: list[Run]) -> tuple[Run, ...]:
+    """Returns every run once, a training before its evaluations and next to them."""
+    groups: dict[Run, dict[Run, None]] = {}
+    for run in wanted:
+        groups.setdefault(run.source or run, {})
+        if run.source is not None:
+            groups[run.source][run] = None
+    return tuple(run for trained, tests in groups.items() for run in (trained, *tests))
+
+
+def dataset_names() -> list[str]:
+    """Returns the files in configs/datasets; the embedded one first."""
+    names = sorted(path.stem for path in (ROOT / "configs" / "datasets").glob("*.yaml"))
+    return sorted(names, key=lambda name: name != EMBEDDED)

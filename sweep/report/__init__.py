@@ -1,0 +1,1 @@
+"""How it is shown: records, means over seeds, tables, charts and pages."""

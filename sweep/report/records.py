@@ -1,0 +1,85 @@
+"""Reads the records of runs and refuses to average what differs in more than the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dassl.utils import DataError
+from sweep.plan.protocols import Cell
+from sweep.plan.run import flat, own_settings
+from sweep.work.folder import RunFolder, read_config
+
+# Entries of a record that must agree between seeds, beside the settings in config.yaml.
+SAME = (
+    *("trainer", "dataset", "split", "classes", "shots", "epoch"),
+    *("backbone", "precision", "total"),
+)
+
+
+class MixedRecordsError(DataError):
+    """Records that were to be averaged differ in more than the seed."""
+
+
+def records_of(cell: Cell, output: Path) -> dict[int, dict[str, Any]]:
+    """Returns seed → record, of the runs of a cell that are finished.
+
+    Raises:
+        MixedRecordsError: they differ in more than the seed.
+    """
+    folders = [RunFolder(run, output) for run in cell.runs]
+    found = [(folder, folder.record()) for folder in folders]
+    done = [(folder, record) for folder, record in found if record is not None]
+    require_same({str(folder.path): describe(record, folder.path) for folder, record in done})
+    return {folder.run.seed: record for folder, record in done}
+
+
+def samples_of(records: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+    """Returns seed → accuracy in per cent."""
+    return {seed: record["metrics"]["accuracy"] for seed, record in records.items()}
+
+
+def describe(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns what must agree between records: full key → value."""
+    described = {key: record[key] for key in SAME if key in record}
+    digest = (record.get("data") or {}).get("split_digest")
+    if digest:
+        described["data.split_digest"] = digest
+    config = read_config(folder)
+    return described if config is None else {**described, **flat(own_settings(config))}
+
+
+def require_same(described: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises MixedRecordsError unless all descriptions (by place) agree; names what differs."""
+    places = list(described)
+    for place in places[1:]:
+        first, other = described[places[0]], described[place]
+        keys = [k for k in sorted({*first, *other}) if first.get(k) != other.get(k)]
+        if keys:
+            shown = [f"  {k}: {first.get(k)!r} and {other.get(k)!r}" for k in keys]
+            raise MixedRecordsError(
+                "\n".join(
+                    [
+                        f"{places[0]} and {place} differ in more than the seed, so their mean "
+                        "would mean nothing:",
+                        *shown,
+                        "Do the runs anew with one setting, on one kind of device, or name a "
+                        "folder that holds one setting.",
+                    ]
+                )
+            )
+
+
+def versions_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns a line for each of commit, torch and device that is not the same everywhere."""
+    seen: dict[str, set[str]] = {"commit": set(), "torch": set(), "device": set()}
+    for record in records:
+        for key, values in seen.items():
+            if record.get(key):
+                values.add(str(record[key]))
+    return [
+        f"{key} differs between the runs: {', '.join(sorted(values))}."
+        for key, values in seen.items()
+        if len(values) > 1
+    ]

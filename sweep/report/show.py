@@ -1,0 +1,130 @@
+"""The commands that show results: table, report, parse."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from dassl.evaluation.error_analysis import FILES
+from dassl.utils import ConfigError, MissingFileError, write_atomically
+from dassl.utils.errors import not_one_of
+from sweep.plan.arguments import add_request, request_of
+from sweep.plan.request import Request
+from sweep.plan.tables import TABLES
+from sweep.report.formats import FORMATS, terminal
+from sweep.report.grid import Grid, build
+from sweep.report.html import page
+from sweep.report.parse import folders_of_seeds, mean_of, parse_folder, summary
+
+PICTURE = FILES[-1]  # of the error analysis
+
+
+# --- table ----------------------------------------------------------------------------------------
+
+
+def add_table(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("table", help="print a table from the records")
+    add_request(parser)
+    formats = (*FORMATS, "html")
+    parser.add_argument("--format", default="terminal", help=", ".join(formats))
+    parser.add_argument("--to", type=Path, help="file to write instead of printing")
+    parser.add_argument("--color", action="store_true", help="colours even if not on a terminal")
+    parser.set_defaults(command=show_table)
+
+
+def show_table(args: argparse.Namespace) -> int:
+    """Prints a table, or writes it to a file."""
+    if args.format not in (*FORMATS, "html"):
+        raise ConfigError(not_one_of("--format", args.format, (*FORMATS, "html")))
+    grid = build(request_of(args, args.what).table(), args.output)
+    if args.format == "html":
+        text = page([grid], grid.title)
+    elif args.format == "terminal":
+        text = terminal(grid, color=args.color or (args.to is None and sys.stdout.isatty()))
+    else:
+        text = FORMATS[args.format](grid)
+    if args.to is None:
+        print(text)
+    else:
+        write_atomically(args.to, lambda part: Path(part).write_text(text + "\n", encoding="utf-8"))
+        print(f"Written to {args.to}")
+    return 0
+
+
+# --- report ---------------------------------------------------------------------------------------
+
+
+def add_report(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("report", help="one HTML page with all tables and charts")
+    parser.add_argument("--output", type=Path, default=Path("output/sweep"))
+    parser.add_argument("--to", type=Path, help="file; default: report.html in the output folder")
+    parser.add_argument("--all", action="store_true", help="also the papers' tables not asked for")
+    parser.set_defaults(command=report)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Writes the page for every sweep that was started in an output folder."""
+    requests = [Request.load(path) for path in sorted((args.output / "sweeps").glob("*.json"))]
+    if args.all:
+        asked = {request.what for request in requests}
+        requests += [Request(name) for name in TABLES if name not in asked]
+    if not requests:
+        raise ConfigError(f"no sweep was started in {args.output}; start one or add --all")
+    target = args.to or args.output / "report.html"
+    grids = [_with_context(build(r.table(), args.output), r, args.output, target) for r in requests]
+    write_atomically(target, lambda part: Path(part).write_text(page(grids), encoding="utf-8"))
+    print(f"Written to {target}")
+    return 0
+
+
+def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> Grid:
+    """Adds the command that made a grid, and links from the page to its runs' pictures."""
+    pictures = [(run.title, run.folder(output) / PICTURE) for run in request.runs()]
+    links = tuple(
+        (title, Path(os.path.relpath(path, target.parent)).as_posix())
+        for title, path in pictures
+        if path.is_file()
+    )
+    command = f"Made with: python -m sweep run {request.flags()}"
+    return replace(grid, notes=(*grid.notes, command), links=links)
+
+
+# --- parse ----------------------------------------------------------------------------------------
+
+
+def add_parse(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("parse", help="mean over a folder of seeds; also upstream's logs")
+    add = parser.add_argument
+    add("folder", type=Path, help="holds seed1, seed2, ...")
+    add(
+        *("--multi-exp", "--multi"),
+        action="store_true",
+        help="all folders of seeds below it, and their average",
+    )
+    add("--test-log", action="store_true", help="as upstream's; a log tells by itself what it is")
+    parser.set_defaults(command=parse)
+
+
+def parse(args: argparse.Namespace) -> int:
+    """Prints the accuracy of each seed, their mean and their spread."""
+    if not args.multi_exp:
+        print(f"{args.folder}\n{summary(parse_folder(args.folder))}\n")
+        return 0
+    folders = folders_of_seeds(args.folder)
+    if not folders:
+        raise ConfigError(f"there is no folder seed<k> below {args.folder}")
+    means = []
+    for folder in folders:
+        try:
+            found = parse_folder(folder)
+            print(f"{folder}\n{summary(found)}\n")
+            means.append(mean_of(found))
+        except MissingFileError as error:
+            print(f"{folder}\nnothing finished: {error}\n")
+    if means:
+        print(f"average of {len(means)} folders: {statistics.mean(means):.2f}%")
+    return 0

@@ -1,0 +1,147 @@
+"""Runs a plan: keeps the executor busy, says a line per run, sums up at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from dassl.utils.logger import get_logger
+from sweep.plan.run import Run, evaluation_of
+from sweep.work.estimate import Estimator, TimeLeft, duration
+from sweep.work.execute import Job, Outcome
+
+logger = get_logger(__name__)
+
+BUSY_RETRY = 2.0  # seconds until a run that another process works on is tried again
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere: `local.py`, `ray_pool.py`."""
+
+    @property
+    def free(self) -> int: ...
+
+    def submit(self, job: Job) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> list[tuple[Job, Outcome]]: ...
+
+    def close(self) -> None: ...
+
+
+class Sweep:
+    """The state of a plan while it is run.
+
+    Args:
+        jobs: every training before its evaluations.
+        at_once: number of jobs that are run at the same time.
+
+    Attributes:
+        jobs: run → job.
+        done: finished, now or earlier.
+        to_test_again: finished earlier, but the error analysis that is asked for is lacking.
+        failed: run → error; evaluations of a training that failed included.
+    """
+
+    def __init__(self, jobs: Sequence[Job], at_once: int = 1) -> None:
+        self.jobs = {job.run: job for job in jobs}
+        self.at_once = at_once
+        self.estimator = Estimator()
+        self.done: set[Run] = set()
+        self.to_test_again: set[Run] = set()
+        self.failed: dict[Run, str] = {}
+        self.running: set[Run] = set()
+        self.busy: dict[Run, float] = {}  # → when to try again
+
+    def find_finished(self) -> None:
+        """Finds the runs that records say are finished."""
+        jobs = dict(self.jobs)
+        for run, job in self.jobs.items():
+            if run.source is not None:  # it may be no part of the plan
+                jobs.setdefault(run.source, replace(job, run=run.source))
+        for run, job in jobs.items():
+            if job.folder.record() is not None:
+                (self.to_test_again if job.lacks_error_analysis else self.done).add(run)
+                seconds = job.folder.seconds()
+                if seconds:
+                    self.estimator.learn(run, seconds)
+
+    def open_runs(self) -> list[Run]:
+        return [run for run in self.jobs if run not in self.done and run not in self.failed]
+
+    def time_left(self) -> TimeLeft:
+        return self.estimator.time_left(map(self._next_step, self.open_runs()), self.at_once)
+
+    def _next_step(self, run: Run) -> Run:
+        """Returns what is still to be done of a run: all of it, or its evaluation."""
+        return evaluation_of(run) if run in self.to_test_again and run.trains else run
+
+    def run(self, executor: Executor) -> None:
+        """Does all runs that are not done, with their training first."""
+        try:
+            while True:
+                self._submit(executor)
+                if self.running:
+                    for job, outcome in executor.wait(BUSY_RETRY):
+                        self._handle(job.run, outcome)
+                elif self.open_runs():
+                    time.sleep(BUSY_RETRY)  # others work on all that is left
+                else:
+                    return
+        finally:
+            executor.close()
+
+    def _submit(self, executor: Executor) -> None:
+        for run in self.open_runs():
+            if not executor.free:
+                return
+            if run in self.running or self.busy.get(run, 0.0) > time.monotonic():
+                continue
+            source = run.source
+            if source is None or source in self.done | self.to_test_again:
+                self.running.add(run)
+                executor.submit(self.jobs[run])
+            elif source in self.failed or source not in self.jobs:
+                why = "its training failed" if source in self.failed else "nothing trained it yet"
+                self._handle(run, Outcome("failed", error=f"not run: {why}"))
+
+    def _handle(self, run: Run, outcome: Outcome) -> None:
+        """Keeps how a run ended, and says it."""
+        self.running.discard(run)
+        if outcome.state == "busy":
+            if run not in self.busy:
+                logger.info(f"{self._count()} waiting {run.title}: {outcome.error}")
+            self.busy[run] = time.monotonic() + BUSY_RETRY
+            return
+        self.busy.pop(run, None)
+        if outcome.state == "failed":
+            self.failed[run] = outcome.error
+            logger.info(f"{self._count()} FAILED  {run.title}: {outcome.error}")
+            return
+        if outcome.state != "known":
+            self.estimator.learn(self._next_step(run), outcome.seconds)
+        self.done.add(run)
+        left = f"   ({self.time_left()})" if self.open_runs() else ""
+        logger.info(
+            f"{self._count()} {outcome.state:7} {run.title}: {outcome.accuracy:.1f}% "
+            f"in {duration(outcome.seconds)}{outcome.note}{left}"
+        )
+
+    def _count(self) -> str:
+        width = len(str(len(self.jobs)))
+        ended = len(self.jobs) - len(self.open_runs())
+        return f"[{ended:{width}}/{len(self.jobs)}]"
+
+    def summary(self, command: str) -> str:
+        """Returns what failed, where its log lies, and how to do it again."""
+        total = len(self.jobs)
+        if not self.failed:
+            return f"All {total} runs are finished."
+        lines = [f"{total - len(self.failed)} of {total} runs are finished, the others failed:"]
+        for run, error in self.failed.items():
+            folder = self.jobs[run].folder.path
+            where = "" if error.startswith("not run") else f"\n    see {folder}/error.txt, log.txt"
+            lines.append(f"  {run.title}: {error}{where}")
+        lines.append(f"Do them again, and nothing else, with:\n  {command}")
+        return "\n".join(lines)
