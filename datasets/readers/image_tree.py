@@ -24,6 +24,7 @@ logger = get_logger(__name__)
 EXTENSIONS = (  # of files that are images for sure, in small letters; others may be, too
     *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif"),
     *(".tiff", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".pcx", ".sgi", ".tga"),
+    *(".heic", ".heif", ".jxl"),  # Pillow alone does not read these: better refused than left out
 )
 SYSTEM_FOLDERS = (  # of file systems, network drives and archivers, in small letters
     *("@eadir", "@tmp", "@__thumb", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps
@@ -92,7 +93,7 @@ class PictureReader:
             self(path)
 
     def _shown(self, image: Image.Image) -> Image.Image:
-        orientation = image.getexif().get(ORIENTATION)  # before a conversion forgets it
+        orientation = _orientation(image)  # before a conversion forgets it
         if image.mode[0] in DEEP_GREY:
             shown = self._grey(image)
         elif image.mode == "LAB":
@@ -164,6 +165,9 @@ def opened(path: str) -> Iterator[Image.Image]:
             raise DataError(f"image {path} cannot be read: it has no mark of an image")
         if image.format == "TIFF":
             _check_tiff(image)
+            # Pillow maps the rows of a file into memory with the sides exchanged where the picture
+            # is to be turned (seen up to Pillow 13); it maps only files whose name it knows.
+            image.filename = ""
         yield image
 
 
@@ -187,6 +191,13 @@ def _ends_well(path: str, image: Image.Image) -> bool:
             if not file.read().rstrip(b"\0").endswith(mark):
                 raise ValueError("its end is zeros, as after a broken copy")
     return mark in end
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # text that is no EXIF, in an image that is whole: viewers pass over it
+        return None
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

@@ -219,6 +219,13 @@ def test_a_file_called_image_that_is_none(tmp_path, content):
         load(tmp_path)
 
 
+def test_photographs_that_pillow_does_not_read(tmp_path):
+    make_classes(tmp_path, 4)
+    (tmp_path / "crow" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(DataError, match=r"IMG_1\.HEIC cannot be read"):
+        load(tmp_path)
+
+
 def test_linked_files_and_folders(tmp_path):
     store = make_classes(tmp_path / "store", 4)
     for number, name in enumerate(BIRDS):

@@ -144,6 +144,35 @@ def test_orientation(tmp_path, orientation, ending):
     assert np.array_equal(pixels(path), np.asarray(expected))
 
 
+TURNS = {
+    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180},
+    **{4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE},
+    **{6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90},
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I;16", "I;16B"])
+def test_orientation_of_tiff_in_every_mode(tmp_path, mode, orientation):
+    """Pillow scrambles uncompressed TIFF files of some modes that lie on their side."""
+    rng, depth = np.random.RandomState(0), {"LA": 2, "RGBA": 4, "CMYK": 4, "RGB": 3}.get(mode, 1)
+    pixels_ = rng.randint(0, 256, (20, 30, 2 if mode.startswith("I") else depth), dtype=np.uint8)
+    if mode in ("1", "P"):
+        image = Image.fromarray(pixels_[..., 0]).convert(mode)
+    else:
+        image = Image.frombytes(mode, (30, 20), pixels_.tobytes())
+    image.save(tmp_path / "flat.tif")
+    image.save(tmp_path / "turned.tif", tiffinfo={ORIENTATION: orientation})
+    expected = read(str(tmp_path / "flat.tif")).transpose(TURNS[orientation])
+    assert np.array_equal(pixels(tmp_path / "turned.tif"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_words_in_place_of_exif(tmp_path, name):
+    Image.fromarray(COLOURS).save(tmp_path / name, exif=b"Exif\0\0garbage garbage")
+    assert pixels(tmp_path / name).shape == COLOURS.shape
+
+
 def test_orientation_of_deep_grey(tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
