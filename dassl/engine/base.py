@@ -109,13 +109,10 @@ class TrainerBase:
     ) -> None:
         """Saves every registered model to `<directory>/<name>/model.pth.tar-<epoch + 1>`."""
         self.read_reports()  # nothing is saved from after a loss that is not finite
-        made_by = self.made_by()
+        extra = self.extra_entries()
         for name in self.get_model_names():
             save_checkpoint(
-                {
-                    **self.model_state(name, epoch + 1, val_result),
-                    **({identity.KEY: made_by} if made_by else {}),
-                },
+                {**self.model_state(name, epoch + 1, val_result), **extra},
                 str(Path(directory) / name),
                 is_best=is_best,
                 model_name=model_name,
@@ -133,6 +130,13 @@ class TrainerBase:
             "scheduler": None if sched is None else sched.state_dict(),
             "val_result": val_result,
         }
+
+    def extra_entries(self) -> dict[str, Any]:
+        """Returns what checkpoints hold beside the entries of the public format."""
+        return {}
+
+    def after_resuming(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Called for each checkpoint that training goes on from, once it is loaded."""
 
     def parts_of(self, name: str) -> tuple[nn.Module, Any, Any]:
         """Returns a model, its optimizer and its schedule."""
@@ -164,6 +168,7 @@ class TrainerBase:
                 identity.check_same_run(checkpoint.get(identity.KEY), now, path)
             restore_checkpoint(checkpoint, path, *self.parts_of(name))
             logger.info(f"Previous epoch: {start_epoch}")
+            self.after_resuming(path, checkpoint)
         self.model_epoch = start_epoch
         return start_epoch
 

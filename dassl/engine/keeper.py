@@ -18,6 +18,7 @@ from dassl.engine.progress import (
     Place,
     cut_to,
     drop_records,
+    file_sizes,
     meters_state,
     read_progress,
     save_progress,
@@ -25,12 +26,15 @@ from dassl.engine.progress import (
 )
 from dassl.engine.signals import StopSignals, TrainingStopped
 from dassl.utils import CheckpointError, MissingFileError, write_atomically
-from dassl.utils.checkpoint import BEST_FILE, restore_checkpoint
+from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE, restore_checkpoint
+from dassl.utils.files import write_text
 from dassl.utils.logger import get_logger
 from dassl.utils.random_state import random_state, set_random_state
 from dassl.utils.results import config_digest, determining_settings
 
 logger = get_logger(__name__)
+
+EXTRA = "progress"  # entry of a checkpoint in the public format
 
 
 class ProgressKeeper:
@@ -142,11 +146,10 @@ class ProgressKeeper:
             epoch = self._take(*found)
         elif all(any(folder.glob(f"{name}/model*")) for name in trainer.get_model_names()):
             epoch = trainer.resume_model_if_exist(directory)
-            if epoch < trainer.max_epoch:
-                trainer.draws_differ = True
+            if trainer.draws_differ and epoch < trainer.max_epoch:
                 logger.warning(
-                    f"Note: there is no good progress.pt in {folder}, so this run draws other "
-                    "numbers than one without a break"
+                    f"Note: there is no random state in the checkpoints of {folder}, so this run "
+                    "draws other numbers than one without a break"
                 )
         elif (folder / "config.yaml").is_file():
             self._check_config(folder / "config.yaml")
@@ -183,6 +186,31 @@ class ProgressKeeper:
         trainer.model_epoch = place.epoch
         self._forget_the_rest(folder, place.epoch, sizes)
         return place.epoch
+
+    def extra_entries(self) -> dict[str, Any]:
+        """Returns what makes a checkpoint in the public format one to go on from to the bit."""
+        trainer = self.trainer
+        trainer.flush_writer()
+        random = random_state(gpus=True)
+        files = file_sizes(trainer.output_dir)
+        progress = {"random": random, "files": files, "own": trainer.progress()}
+        return {identity.KEY: trainer.made_by(), EXTRA: progress}
+
+    def after_resuming(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Takes the extra entries of a checkpoint; there are none in those of other programs."""
+        trainer, run_folder = self.trainer, path.parent.parent
+        extra = checkpoint.get(EXTRA)
+        trainer.draws_differ = extra is None
+        if extra is None:
+            return
+        try:
+            set_random_state(extra["random"])
+            trainer.set_progress(extra["own"])
+            self._forget_the_rest(run_folder, checkpoint["epoch"], extra["files"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} holds no state to go on from: {error!r}") from None
+        if run_folder.resolve() == Path(trainer.output_dir).resolve():
+            write_text(path.parent / POINTER_FILE, f"{path.name}\n")
 
     def _forget_the_rest(self, folder: Path, epoch: int, sizes: dict[str, int]) -> None:
         """Takes out what the interrupted run wrote later, if this run goes on in its folder."""

@@ -4,7 +4,8 @@
 optimizers, schedules, the state of the random number generators, the place within the epoch, the
 best validation result. The file before it stays as `progress-before.pt`, for the case that the
 newest is damaged. Both go when the training is done. Checkpoints in the public format are another
-thing: TRAIN.CHECKPOINT_FREQ says which epochs are kept for good.
+thing: TRAIN.CHECKPOINT_FREQ says which epochs are kept for good. Ours hold the state of the
+generators and the like as one more entry, so training can go on from them to the bit as well.
 
 A place within an epoch is the number of batches that were learned from. A resumed run puts the
 generators to where they were at the epoch's start, draws the same batches again, leaves out those,
@@ -14,6 +15,7 @@ and puts the generators to where they were after them.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +30,10 @@ from dassl.utils.sealed import save_sealed
 logger = get_logger(__name__)
 
 NEWEST, BEFORE = "progress.pt", "progress-before.pt"
+_TRAINING_BEGINS = re.compile(
+    rb"^(No checkpoint found, train from|Found checkpoint at|Note: .* holds no checkpoint yet)",
+    re.MULTILINE,
+)
 
 
 class Place(NamedTuple):
@@ -118,11 +124,14 @@ def cut_to(folder: PathLike, sizes: Mapping[str, int], current_log: str = "") ->
         if current_log and path == Path(current_log):
             continue
         size = sizes.get(path.relative_to(root).as_posix())
-        if size is not None:
-            if path.stat().st_size > size:
-                os.truncate(path, size)
-        elif path.parent != root or b"\nepoch [" in path.read_bytes():
-            path.unlink()
+        if size is None and path.parent != root:
+            path.unlink()  # TensorBoard's file of an attempt that came to nothing
+            continue
+        if size is None:
+            begins = _TRAINING_BEGINS.search(path.read_bytes())
+            size = begins.start() if begins else path.stat().st_size
+        if path.stat().st_size > size:
+            os.truncate(path, size)
 
 
 def drop_records(fpath: PathLike, digest: str, epoch: int) -> None:

@@ -107,6 +107,7 @@ class RunFolder:
         try:
             with _alone(self.path):
                 self._check_use()  # another run may have ended in between
+                _remove_parts(self.path)
                 if self.overwrite and _held(self.path):
                     remove_own_files(self.path)
                     log.fpath = str(self.path / "log.txt")
@@ -138,6 +139,16 @@ def remove_own_files(folder: PathLike) -> None:
         (place / POINTER_FILE).unlink(missing_ok=True)
         with suppress(OSError):  # something of somebody else is in it
             place.rmdir()
+
+
+def _remove_parts(folder: Path) -> None:
+    """Deletes what `write_atomically` had begun when a run was killed; nobody is writing now."""
+    for pattern in _OWN:
+        place, _, name = pattern.rpartition("/")
+        for path in folder.glob(f"{place or '.'}/.{name}.*.part"):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"*/.{POINTER_FILE}.*.part"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -190,6 +190,12 @@ class SimpleTrainer(TrainerBase):
     def made_by(self) -> dict[str, Any]:
         return identity_of(self)
 
+    def extra_entries(self) -> dict[str, Any]:
+        return self._keeper.extra_entries()
+
+    def after_resuming(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        self._keeper.after_resuming(path, checkpoint)
+
     def progress(self) -> dict[str, Any]:
         """Returns what a resumed run needs beside the checkpoint; random states are added to it."""
         return {"best_result": self.best_result}

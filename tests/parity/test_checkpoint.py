@@ -78,7 +78,7 @@ def describe(value: object) -> object:
 def test_checkpoint_entries(coop: Path):
     ours = torch.load(coop / "prompt_learner/model.pth.tar-3", weights_only=True)
     golden = GOLDEN["checkpoint_dict"]["coop_last"]
-    assert list(ours) == [*golden, "made_by"]
+    assert list(ours) == [*golden, "made_by", "progress"]
     assert isinstance(ours["state_dict"], OrderedDict)
     assert describe(ours["state_dict"]) == golden["state_dict"]
     assert (ours["epoch"], ours["val_result"]) == (golden["epoch"], golden["val_result"])
