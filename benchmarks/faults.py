@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch
+from sweep.request import Request
+from sweep.state import record_of
 
 from benchmarks.killing import (
     CASES,
@@ -44,8 +46,6 @@ from benchmarks.killing import (
 from benchmarks.machine import describe_run
 from dassl.utils import write_json
 from dassl.utils.results import read_records
-from sweep.request import Request
-from sweep.state import record_of
 
 RESULT = ROOT / "benchmarks" / "results" / "faults.json"
 WRITTEN = (

@@ -8,19 +8,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dassl.data.workers import usable_cores
-from dassl.utils import ConfigError, UnknownNameError
+from dassl.utils import ConfigError, UnknownNameError, UserError
 from dassl.utils.errors import not_one_of
+from dassl.utils.text import visible
 from sweep.plan.arguments import add_request, request_of
 from sweep.plan.data import missing_data, missing_text, without_missing
-from sweep.plan.request import Request
+from sweep.plan.request import kept_requests
 from sweep.plan.run import Run
 from sweep.report.show import add_parse, add_report, add_table
+from sweep.work.basis import data_stay
 from sweep.work.execute import Job
 from sweep.work.folder import FAILED, FINISHED, RUNNING, WAITING, RunFolder
 from sweep.work.local import LocalExecutor, default_jobs, gpu_slots
 from sweep.work.runner import Executor, Sweep
 
 SHOWN = 12  # runs that --dry-run lists
+
+
+class OutputError(UserError):
+    """The output folder cannot be read or written."""
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -63,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     request.save(args.output)
     sweep.run(executor_of(args, sweep.at_once))
-    print(sweep.summary(command_line()))
-    print(f"Table: python -m sweep table {request.flags()} --output {args.output}")
+    print(visible(sweep.summary(command_line())))
+    print(visible(f"Table: python -m sweep table {request.flags()} --output {args.output}"))
     return 1 if sweep.failed else 0
 
 
@@ -127,7 +133,7 @@ def plan_text(sweep: Sweep) -> str:
     again = sum(run in sweep.to_test_again for run in left)
     if again:
         lines.append(f"{again} of these are finished, and only tested again for error analysis")
-    lines += [f"  {run.title}" for run in left[:SHOWN]]
+    lines += [f"  {visible(run.title)}" for run in left[:SHOWN]]
     if len(left) > SHOWN:
         lines.append(f"  ... and {len(left) - SHOWN} more")
     if left:
@@ -153,21 +159,21 @@ def add_status(commands: argparse._SubParsersAction) -> None:
 
 def status(args: argparse.Namespace) -> int:
     """Prints the state of every sweep that was started in an output folder."""
-    paths = sorted((args.output / "sweeps").glob("*.json"))
-    if not paths:
-        print(f"No sweep was started in {args.output}.")
-    for path in paths:
-        request = Request.load(path)
+    requests = kept_requests(args.output)
+    if not requests:
+        print(f"No sweep was started in {visible(str(args.output))}.")
+    for request in requests:
         folders = [RunFolder(run, args.output) for run in request.runs()]
-        states = [folder.state() for folder in folders]
-        print(f"{request.flags()}")
+        with data_stay():
+            states = [folder.state() for folder in folders]
+        print(visible(request.flags()))
         kinds = (FINISHED, RUNNING, FAILED, WAITING)
         print("  " + ", ".join(f"{states.count(state)} {state}" for state in kinds))
         for folder, state in zip(folders, states):
             if state == RUNNING:
-                print(f"  running: {folder.run.title}")
+                print(visible(f"  running: {folder.run.title}"))
             if state == FAILED:
-                print(f"  failed: {folder.run.title}: {folder.error().splitlines()[-1]}")
+                print(visible(f"  failed: {folder.run.title}: {folder.error().splitlines()[-1]}"))
     return 0
 
 
@@ -188,4 +194,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = args.command
-    return command(args)
+    try:
+        return command(args)
+    except UserError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or args.output}: {error.strerror or error}; what is finished stays "
+            "as it is: name another --output, or mend this and type the same again"
+        ) from None

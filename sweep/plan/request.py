@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import ConfigError, UnknownNameError, read_json, write_json
+from dassl.utils import (
+    ConfigError,
+    DataError,
+    UnknownNameError,
+    UserError,
+    read_json,
+    write_json,
+)
 from dassl.utils.errors import not_one_of
+from dassl.utils.logger import get_logger
 from sweep.plan.protocols import FEW_SHOT, Cell, new_classes_per_epoch
 from sweep.plan.recipes import BACKBONES, EMBEDDED, Method, methods_for
 from sweep.plan.run import ROOT, Run
 from sweep.plan.table import Table
 from sweep.plan.tables import POSITIONS, few_shot_methods, table_named
 
+logger = get_logger(__name__)
+
 MAX_SHOTS = 1024
+MAX_BYTES = 2**16  # of a request
+ODD = (OSError, ValueError, TypeError, RecursionError, MemoryError)  # of values nobody would type
+# Types of a request's fields → types in JSON: of the value, and of what is in a list.
+KINDS: dict[str, tuple[type, type | None]] = {
+    "str": (str, None),
+    "bool": (bool, None),
+    "tuple[str, ...]": (list, str),
+    "tuple[int, ...]": (list, int),
+    "tuple[bool, ...]": (list, bool),
+}
 
 
 @dataclass(frozen=True)
@@ -126,13 +146,28 @@ class Request:
         content = json.loads(json.dumps(asdict(self)))
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         path = output / "sweeps" / f"{self.what}-{key}.json"
-        if not path.is_file():
+        try:
+            kept = Request.load(path) == self
+        except (UserError, OSError):  # lost, or damaged
+            kept = False
+        if not kept:
             write_json(content, path)
         return path
 
     @classmethod
     def load(cls, path: Path) -> Request:
-        return cls.from_dict(read_json(path))
+        """Reads a request that was kept.
+
+        Raises:
+            MissingFileError: there is none.
+            DataError: the file holds something else.
+        """
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_BYTES):
+            raise DataError(f"{path} is no file, or far too long for a request of a sweep")
+        content = read_json(path)
+        if not isinstance(content, dict) or not _fits(content):
+            raise DataError(f"{path} holds no request of a sweep")
+        return cls.from_dict(content)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Request:
@@ -156,6 +191,35 @@ class Request:
         if self.opts:
             parts += ["--opts", *(value or "''" for value in self.opts)]
         return " ".join(parts)
+
+
+def _fits(content: dict[str, Any]) -> bool:
+    """Whether these are the fields of a request, each of its type."""
+    kinds = {field.name: KINDS[str(field.type)] for field in fields(Request)}
+    if "what" not in content or not content.keys() <= kinds.keys():
+        return False
+    for name, value in content.items():
+        plain, inner = kinds[name]
+        if type(value) is not plain:
+            return False
+        if inner and isinstance(value, list) and any(type(x) is not inner for x in value):
+            return False
+    return True
+
+
+def kept_requests(output: Path) -> list[Request]:
+    """Returns what was asked for in an output folder; what cannot be read is passed over, said."""
+    found = []
+    for path in sorted((output / "sweeps").glob("*.json")):
+        try:
+            request = Request.load(path)
+            for run in request.runs():
+                run.digest  # noqa: B018 - whether its settings are right
+            found.append(request)
+        except (UserError, *ODD) as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            logger.warning(f"Note: {path} is passed over: {lines[0]}")
+    return found
 
 
 def in_order(wanted: list[Run]) -> tuple[Run, ...]:

@@ -1,19 +1,28 @@
-"""A grid as text for the terminal, Markdown, LaTeX or CSV."""
+"""A grid as text for the terminal, Markdown, LaTeX or CSV.
+
+Names, such as those of datasets, are shown as they are in each: what the format, a terminal or a
+spreadsheet would obey is escaped.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tabulate import tabulate
 
+from dassl.utils.text import csv_cell
 from sweep.plan.table import Row
 from sweep.report.grid import Grid
 from sweep.report.stats import Value
 
 MISSING = "missing"
 NARROW = 4  # up to so many columns, paper and difference stand beside the number, else below it
+BOLD = "\0"  # stands around what is bold or coloured until texts are escaped; no text has it
+PAINTED = re.compile(f"(True|False|None){BOLD}(.*){BOLD}")
 GREEN, RED, GREY, PLAIN = "\033[32m", "\033[31m", "\033[90m", "\033[0m"
 
 Paint = Callable[[str, Value], str]
@@ -88,6 +97,7 @@ def _stacked(row: Row, values: Sequence[Value | None], paint: Paint) -> list[lis
 
 def terminal(grid: Grid, color: bool = False) -> str:
     """Returns the table for a terminal, with its title and notes."""
+    grid = grid.shown()
     body = lines(grid, ansi if color else plain)
     align = ["left"] * (len(grid.heads)) + ["right"] * (len(header(grid)) - len(grid.heads))
     text = tabulate(body, header(grid), colalign=align if body else None, disable_numparse=True)
@@ -96,40 +106,63 @@ def terminal(grid: Grid, color: bool = False) -> str:
 
 def markdown(grid: Grid) -> str:
     """Returns a Markdown table; differences that the spread does not explain are bold."""
+    grid = grid.shown()
+    bold = lines(
+        grid, lambda text, v: f"{BOLD}{text}{BOLD}" if v.within is False and text else text
+    )
     text = tabulate(
-        lines(grid, lambda text, v: f"**{text}**" if v.within is False and text else text),
-        header(grid),
+        [[_markdown_text(cell).replace(BOLD, "**") for cell in line] for line in bold],
+        [_markdown_text(cell) for cell in header(grid)],
         tablefmt="github",
         disable_numparse=True,
     )
-    notes = "".join(f"\n- {note}" for note in grid.notes)
-    return f"### {grid.title}\n\n{text}\n{notes}\n"
+    notes = "".join(f"\n- {_markdown_text(note)}" for note in grid.notes)
+    return f"### {_markdown_text(grid.title)}\n\n{text}\n{notes}\n"
+
+
+def _markdown_text(text: str) -> str:
+    """Escapes what Markdown reads as more than itself; within a word, "_" and "*" are no marks."""
+    return re.sub(r"[\\`|<>\[\]&#~$]|(?<!\w)[_*]|[_*](?!\w)", r"\\\g<0>", text)
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "%&#_${}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+}
 
 
 def latex(grid: Grid) -> str:
     """Returns a table environment for LaTeX; needs the packages booktabs and xcolor."""
-
-    def paint(text: str, value: Value) -> str:
-        color = {True: "green!50!black", False: "red", None: "gray"}[value.within]
-        return rf"\textcolor{{{color}}}{{{text}}}" if text else text
+    grid = grid.shown()
 
     def escape(text: str) -> str:
-        text = text.replace(" ± ", r" $\pm$ ")
-        for sign in "%&#_":
-            text = text.replace(sign, f"\\{sign}")
-        return text
+        return "".join(LATEX.get(sign, sign) for sign in text)
+
+    def row(cells: Sequence[str]) -> str:
+        return " & ".join(PAINTED.sub(color, escape(cell)) for cell in cells) + r" \\"
+
+    def paint(text: str, value: Value) -> str:
+        return f"{value.within}{BOLD}{text}{BOLD}" if text else text
+
+    def color(found: re.Match[str]) -> str:
+        name = {"True": "green!50!black", "False": "red", "None": "gray"}[found[1]]
+        return rf"\textcolor{{{name}}}{{{found[2]}}}"
 
     spec = "l" * len(grid.heads) + "r" * (len(header(grid)) - len(grid.heads))
-    body = [" & ".join(map(escape, line)) + r" \\" for line in lines(grid, paint)]
     return "\n".join(
         [
             r"\begin{table}",
             rf"  \caption{{{escape(grid.title)}}}",
             rf"  \begin{{tabular}}{{{spec}}}",
             r"    \toprule",
-            "    " + " & ".join(map(escape, header(grid))) + r" \\",
+            f"    {row(header(grid))}",
             r"    \midrule",
-            *(f"    {line}" for line in body),
+            *(f"    {row(line)}" for line in lines(grid, paint)),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -139,20 +172,22 @@ def latex(grid: Grid) -> str:
 
 
 def comma_separated(grid: Grid) -> str:
-    """Returns one line per value, unrounded."""
+    """Returns one line per value, unrounded; no cell is a formula to a spreadsheet."""
+    grid = grid.shown()
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+
+    def write(cells: Sequence[Any]) -> None:
+        writer.writerow(["" if cell is None else csv_cell(cell) for cell in cells])
+
     heads = [head.replace(" ", "_") for head in grid.heads]
-    writer.writerow(
-        ["table", *heads, "column", "mean", "std", "n", "seeds", "paper", "difference", "within"]
-    )
+    write(["table", *heads, "column", "mean", "std", "n", "seeds", "paper", "difference", "within"])
     for row in grid.rows:
         for column in grid.columns:
             v = row.values.get(column)
             if v is not None:
                 numbers = (v.text or v.mean, v.std, v.n, v.wanted, v.paper, v.difference, v.within)
-                cells = ["" if x is None else x for x in numbers]
-                writer.writerow([grid.name, *row.labels, column, *cells])
+                write([grid.name, *row.labels, column, *numbers])
     return out.getvalue().rstrip("\n")
 
 

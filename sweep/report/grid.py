@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dassl.utils import UserError
+from dassl.utils.text import visible
 from sweep.plan.protocols import Cell
 from sweep.plan.recipes import Method, paper_name
 from sweep.plan.table import Row, Table
@@ -13,7 +15,9 @@ from sweep.report.published import paper_value
 from sweep.report.records import records_of, samples_of, versions_of
 from sweep.report.stats import Value, average_value, harmonic_value, value
 from sweep.report.words import words_of
+from sweep.work.basis import data_stay
 from sweep.work.folder import RunFolder
+from sweep.work.kept import say_once
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,22 @@ class Grid:
     notes: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
 
+    def shown(self) -> Grid:
+        """Returns the grid with texts of one line each that a terminal shows and does not obey."""
+        rows = tuple(
+            Row(
+                tuple(map(_shown, row.labels)),
+                {_shown(k): replace(v, text=_shown(v.text)) for k, v in row.values.items()},
+            )
+            for row in self.rows
+        )
+        texts = {
+            name: tuple(map(_shown, getattr(self, name))) for name in ("heads", "columns", "notes")
+        }
+        links = tuple((_shown(title), address) for title, address in self.links)
+        name, title = _shown(self.name), _shown(self.title)
+        return Grid(name, title, rows=rows, links=links, **texts)
+
     def values(self) -> Iterator[Value]:
         for row in self.rows:
             yield from row.values.values()
@@ -47,6 +67,10 @@ class Grid:
     @property
     def compared(self) -> bool:
         return any(v.paper is not None for v in self.values())
+
+
+def _shown(text: str) -> str:
+    return visible(" ".join(text.splitlines())) if text else text
 
 
 class RecordedNumbers:
@@ -80,7 +104,11 @@ class RecordedNumbers:
         folder = RunFolder(cell.runs[0], self.output)
         if not cell.method.learns or folder.record() is None:
             return [Value(None, text="missing")]
-        return [Value(None, text=f"{word} ({far:.4f})") for word, far in words_of(folder)]
+        try:
+            return [Value(None, text=f"{word} ({far:.4f})") for word, far in words_of(folder)]
+        except UserError as error:
+            say_once(f"the words of {folder.path} are missing: {error}")
+            return [Value(None, text="missing")]
 
 
 def build(table: Table, output: Path) -> Grid:
@@ -89,8 +117,9 @@ def build(table: Table, output: Path) -> Grid:
     Raises:
         MixedRecordsError: records of one cell differ in more than the seed.
     """
-    numbers = RecordedNumbers(table, output)
-    grid = Grid(table.name, table.title, *table.layout(table, numbers))
+    with data_stay():
+        numbers = RecordedNumbers(table, output)
+        grid = Grid(table.name, table.title, *table.layout(table, numbers))
     records = (record for _, found in numbers.cells.values() for record in found.values())
     return replace(grid, notes=(*table.notes, *_notes(table, grid), *versions_of(records)))
 

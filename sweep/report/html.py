@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from html import escape
 from urllib.parse import quote
 
+from dassl.utils.text import visible
 from sweep.report.formats import difference, ours, paper
 from sweep.report.grid import Grid
 from sweep.report.plots import bars, curves
@@ -52,6 +53,8 @@ for (const head of document.querySelectorAll('th')) head.onclick = () => {
 
 def page(grids: Sequence[Grid], title: str = "Prompt learning for CLIP: results") -> str:
     """Returns the page for several tables."""
+    grids = [grid.shown() for grid in grids]
+    title = visible(title)
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     links = "".join(f'<a href="#t{i}">{escape(g.name)}</a>' for i, g in enumerate(grids))
     sections = "\n".join(section(grid, f"t{i}") for i, grid in enumerate(grids))
@@ -88,7 +91,7 @@ def links(grid: Grid) -> str:
     if not grid.links:
         return ""
     items = "".join(
-        f'<li><a href="{escape(quote(address))}">{escape(title)}</a></li>'
+        f'<li><a href="{escape(quote(address, errors="surrogateescape"))}">{escape(title)}</a></li>'
         for title, address in grid.links
     )
     return (

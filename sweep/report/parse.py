@@ -7,18 +7,19 @@ of evaluations, "Finish training" in logs of trainings.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import DataError, MissingFileError
-from dassl.utils.results import read_records
-from sweep.report.records import describe, require_same
+from dassl.utils import MissingFileError
+from sweep.report.records import describe, known_settings, require_same
+from sweep.work.kept import DamagedFileError, accuracy_of, content_of, records_in, say_once
 
-ACCURACY = re.compile(r"\* accuracy: ([.\deE+-]+)%")
+ACCURACY = re.compile(r"\* accuracy: (\S+)%")
 END_OF_TEST, END_OF_TRAINING = "=> result", "Finish training"
 
 
@@ -42,7 +43,7 @@ def parse_folder(folder: Path) -> dict[str, Parsed]:
         raise MissingFileError(f"{folder} does not exist; name a folder that holds seed1, seed2 …")
     found = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        parsed = _from_record(place) or _from_logs(place)
+        parsed = None if place.name.startswith(".") else _seed(place)
         if parsed is not None:
             found[place.name] = parsed
     if not found:
@@ -59,21 +60,45 @@ def folders_of_seeds(folder: Path) -> list[Path]:
     return sorted(names)
 
 
-def _from_record(place: Path) -> Parsed | None:
-    path = place / "results.jsonl"
-    found = None
-    for record in read_records(path) if path.is_file() else ():
-        if record.get("status") == "finished" and record.get("split") == "test":
-            found = record
-    if found is None:
+def _seed(place: Path) -> Parsed | None:
+    """Returns what a seed's folder says; what is damaged there says nothing."""
+    records = place / "results.jsonl"
+    try:
+        if content_of(records):
+            return _from_record(place, records)
+        return _from_logs(place)
+    except DamagedFileError as error:
+        say_once(f"{error}: {place} counts as not finished")
         return None
-    return Parsed(found["metrics"]["accuracy"], path, describe(found, place))
+
+
+def _from_record(place: Path, path: Path) -> Parsed | None:
+    found = [r for r in records_in(path) if _says_finished(r)]
+    if not found:
+        return None
+    accuracy = accuracy_of(found[-1], _is_counted(place))
+    if accuracy is None:
+        say_once(
+            f"{path}: the last record holds no accuracy, or one that its counts contradict: "
+            f"{place} counts as not finished"
+        )
+        return None
+    return Parsed(accuracy, path, describe(found[-1], place))
+
+
+def _says_finished(record: Mapping[str, Any]) -> bool:
+    return record.get("status") == "finished" and record.get("split") == "test"
+
+
+def _is_counted(place: Path) -> bool:
+    """Whether the accuracy is that of the engine's own evaluator."""
+    return known_settings(place).get("TEST.EVALUATOR", "Classification") == "Classification"
 
 
 def _from_logs(place: Path) -> Parsed | None:
     """The newest log that holds a result; logs of later attempts are called log.txt-<time>."""
     for path in sorted(place.glob("log.txt*"), reverse=True):
-        text = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        text = (content_of(path) or b"").decode(errors="replace").splitlines()
         accuracy = last_accuracy(text)
         if accuracy is not None:
             return Parsed(accuracy, path, {})
@@ -87,18 +112,12 @@ def last_accuracy(lines: list[str]) -> float | None:
     signal = END_OF_TRAINING if trained else END_OF_TEST
     if signal not in stripped:
         return None
-    found = list(_accuracies(stripped[stripped.index(signal) :]))
-    return found[-1] if found else None
-
-
-def _accuracies(lines: list[str]) -> Iterator[float]:
-    for line in lines:
-        match = ACCURACY.search(line)
-        if match:
-            try:
-                yield float(match.group(1))
-            except ValueError:
-                raise DataError(f"{line!r} holds no number") from None
+    found = [f for line in stripped[stripped.index(signal) :] for f in ACCURACY.findall(line)]
+    try:
+        accuracy = float(found[-1]) if found else math.nan
+    except ValueError:
+        return None
+    return accuracy if 0 <= accuracy <= 100 else None
 
 
 def mean_of(found: dict[str, Parsed]) -> float:

@@ -29,6 +29,7 @@ def _pyplot() -> Any:
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "sweep"  # the same picture, the same bytes
+    matplotlib.rcParams["text.parse_math"] = False  # a name may hold dollar signs
     from matplotlib import pyplot
 
     return pyplot
@@ -51,8 +52,8 @@ def colors_of(methods: Sequence[str]) -> dict[str, str]:
 def _legend_below(figure: Any, panel: Any) -> None:
     """Makes room for one legend below all panels."""
     handles, labels = panel.get_legend_handles_labels()
-    n_rows = math.ceil(len(labels) / LEGEND_COLUMNS)
-    columns, height = math.ceil(len(labels) / n_rows), n_rows * LEGEND_ROW + 0.1
+    n_rows = max(1, math.ceil(len(labels) / LEGEND_COLUMNS))
+    columns, height = max(1, math.ceil(len(labels) / n_rows)), n_rows * LEGEND_ROW + 0.1
     figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, height / figure.get_figheight(), 1, 1))
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import DataError
+from dassl.utils.text import visible
 from sweep.plan.protocols import Cell
-from sweep.plan.run import flat, own_settings
-from sweep.work.folder import RunFolder, read_config
+from sweep.work.folder import RunFolder, settings_in
+from sweep.work.kept import DamagedFileError, say_once
 
 # Entries of a record that must agree between seeds, beside the settings in config.yaml.
 SAME = (
@@ -31,7 +32,11 @@ def records_of(cell: Cell, output: Path) -> dict[int, dict[str, Any]]:
     folders = [RunFolder(run, output) for run in cell.runs]
     found = [(folder, folder.record()) for folder in folders]
     done = [(folder, record) for folder, record in found if record is not None]
-    require_same({str(folder.path): describe(record, folder.path) for folder, record in done})
+    described = {str(folder.path): describe(record, folder.path) for folder, record in done}
+    for folder, record in done:
+        if weights := folder.weights(record):
+            described[str(folder.path)]["weights.sha256"] = weights
+    require_same(described)
     return {folder.run.seed: record for folder, record in done}
 
 
@@ -43,11 +48,20 @@ def samples_of(records: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
 def describe(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Returns what must agree between records: full key → value."""
     described = {key: record[key] for key in SAME if key in record}
-    digest = (record.get("data") or {}).get("split_digest")
-    if digest:
-        described["data.split_digest"] = digest
-    config = read_config(folder)
-    return described if config is None else {**described, **flat(own_settings(config))}
+    for name, key in (("data", "split_digest"), ("weights", "sha256")):
+        part = record.get(name)
+        if isinstance(part, dict) and part.get(key):
+            described[f"{name}.{key}"] = part[key]
+    return {**described, **known_settings(folder)}
+
+
+def known_settings(folder: Path) -> dict[str, Any]:
+    """Returns the settings in a run's config.yaml by full key; none if it is lost or damaged."""
+    try:
+        return settings_in(folder) or {}
+    except DamagedFileError as error:
+        say_once(f"{error}: what it says is not compared")
+        return {}
 
 
 def require_same(described: Mapping[str, Mapping[str, Any]]) -> None:
@@ -77,7 +91,7 @@ def versions_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
     for record in records:
         for key, values in seen.items():
             if record.get(key):
-                values.add(str(record[key]))
+                values.add(visible(str(record[key])))
     return [
         f"{key} differs between the runs: {', '.join(sorted(values))}."
         for key, values in seen.items()

@@ -10,15 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from dassl.evaluation.error_analysis import FILES
-from dassl.utils import ConfigError, MissingFileError, write_atomically
+from dassl.utils import ConfigError, MissingFileError
 from dassl.utils.errors import not_one_of
+from dassl.utils.files import write_text
+from dassl.utils.logger import get_logger
+from dassl.utils.text import visible
 from sweep.plan.arguments import add_request, request_of
-from sweep.plan.request import Request
+from sweep.plan.request import Request, kept_requests
 from sweep.plan.tables import TABLES
 from sweep.report.formats import FORMATS, terminal
 from sweep.report.grid import Grid, build
 from sweep.report.html import page
 from sweep.report.parse import folders_of_seeds, mean_of, parse_folder, summary
+from sweep.report.records import MixedRecordsError
+
+logger = get_logger(__name__)
 
 PICTURE = FILES[-1]  # of the error analysis
 
@@ -50,8 +56,8 @@ def show_table(args: argparse.Namespace) -> int:
     if args.to is None:
         print(text)
     else:
-        write_atomically(args.to, lambda part: Path(part).write_text(text + "\n", encoding="utf-8"))
-        print(f"Written to {args.to}")
+        write_text(args.to, text + "\n")
+        print(visible(f"Written to {args.to}"))
     return 0
 
 
@@ -68,16 +74,24 @@ def add_report(commands: argparse._SubParsersAction) -> None:
 
 def report(args: argparse.Namespace) -> int:
     """Writes the page for every sweep that was started in an output folder."""
-    requests = [Request.load(path) for path in sorted((args.output / "sweeps").glob("*.json"))]
+    requests = kept_requests(args.output)
     if args.all:
         asked = {request.what for request in requests}
         requests += [Request(name) for name in TABLES if name not in asked]
     if not requests:
         raise ConfigError(f"no sweep was started in {args.output}; start one or add --all")
     target = args.to or args.output / "report.html"
-    grids = [_with_context(build(r.table(), args.output), r, args.output, target) for r in requests]
-    write_atomically(target, lambda part: Path(part).write_text(page(grids), encoding="utf-8"))
-    print(f"Written to {target}")
+    grids = []
+    for request in requests:
+        try:
+            grid = build(request.table(), args.output)
+            grids.append(_with_context(grid, request, args.output, target))
+        except MixedRecordsError as error:
+            logger.warning(f"Note: {request.flags()} is left out: {error}")
+    if not grids:
+        raise ConfigError(f"the tables of {args.output} would average what differs; see above")
+    write_text(target, page(grids))
+    print(visible(f"Written to {target}"))
     return 0
 
 
@@ -112,7 +126,7 @@ def add_parse(commands: argparse._SubParsersAction) -> None:
 def parse(args: argparse.Namespace) -> int:
     """Prints the accuracy of each seed, their mean and their spread."""
     if not args.multi_exp:
-        print(f"{args.folder}\n{summary(parse_folder(args.folder))}\n")
+        print(visible(f"{args.folder}\n{summary(parse_folder(args.folder))}\n"))
         return 0
     folders = folders_of_seeds(args.folder)
     if not folders:
@@ -121,10 +135,10 @@ def parse(args: argparse.Namespace) -> int:
     for folder in folders:
         try:
             found = parse_folder(folder)
-            print(f"{folder}\n{summary(found)}\n")
+            print(visible(f"{folder}\n{summary(found)}\n"))
             means.append(mean_of(found))
         except MissingFileError as error:
-            print(f"{folder}\nnothing finished: {error}\n")
+            print(visible(f"{folder}\nnothing finished: {error}\n"))
     if means:
         print(f"average of {len(means)} folders: {statistics.mean(means):.2f}%")
     return 0

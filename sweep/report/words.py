@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import train
-from dassl.utils import ConfigError, load_checkpoint
+from dassl.utils import CheckpointError, ConfigError, load_checkpoint
 from encoders.tokens import tokenizer
 from sweep.work.folder import RunFolder
 from trainers.clip_trainer import load_clip_to_cpu
@@ -42,7 +42,10 @@ def words_of(folder: RunFolder) -> list[tuple[str, float]]:
     """Returns word and distance for each context vector of a finished training."""
     run = folder.run
     path = folder.path / "prompt_learner" / f"model.pth.tar-{run.epochs}"
-    context = load_checkpoint(str(path))["state_dict"]["ctx"].float()  # (M, D)
+    try:
+        context = load_checkpoint(str(path))["state_dict"]["ctx"].float()  # (M, D)
+    except (LookupError, TypeError, AttributeError):
+        raise CheckpointError(f"{path} holds no context") from None
     clip_model = load_clip_to_cpu(train.setup_cfg(run.arguments(Path(), "")))
     ids, distances = nearest(context, clip_model.token_embedding.weight.detach())
     names = [tokenizer.decoder[int(i)].replace("</w>", "") for i in ids[:, 0]]

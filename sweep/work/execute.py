@@ -18,10 +18,12 @@ from dassl.utils import CheckpointError, UserError
 from dassl.utils.locks import LockedError
 from dassl.utils.logger import get_logger
 from sweep.plan.run import Run, evaluation_of
+from sweep.work.basis import fingerprint
 from sweep.work.folder import RunFolder
 
 logger = get_logger(__name__)
 
+LOOKING = 0.3  # seconds; who asks whether a run is at work holds its lock for a moment
 CHECKPOINTS = 10  # a training is saved about so many times, to be resumed from
 
 
@@ -47,7 +49,7 @@ class Job:
 
     @cached_property
     def folder(self) -> RunFolder:
-        return RunFolder(self.run, self.output)
+        return RunFolder(self.run, self.output, self.root)
 
     @property
     def lacks_error_analysis(self) -> bool:
@@ -62,7 +64,8 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """How a job ended: "done", "known" (it was finished before), "tested" (it was, and was tested
-    again for its error analysis), "busy" or "failed". `note` is for the progress line."""
+    again for its error analysis), "untrained" (what it evaluates must be trained first), "busy" or
+    "failed". `note` is for the progress line."""
 
     state: str
     accuracy: float | None = None
@@ -74,59 +77,106 @@ class Outcome:
 def execute(job: Job) -> Outcome:
     """Does a run unless it is finished; never raises but for Ctrl-C and the like."""
     try:
-        with job.folder.lock():
-            return _execute_locked(job)
-    except LockedError:
+        for pause in (LOOKING, 0.0):
+            try:
+                with job.folder.lock():
+                    return _execute_locked(job)
+            except LockedError:
+                time.sleep(pause)
         return Outcome("busy", error=f"another process works on {job.folder.path}")
     except (OSError, NotImplementedError) as error:  # a folder that cannot be written or locked
         return Outcome("failed", error=f"{type(error).__name__}: {error}")
 
 
 def _execute_locked(job: Job) -> Outcome:
-    record = job.folder.record()
-    if record is not None and not job.lacks_error_analysis:
-        return Outcome("known", record["metrics"]["accuracy"], job.folder.seconds() or 0.0)
+    folder, before = job.folder, ""
     try:
-        job.folder.delete("error.txt")
-        return _run(job) if record is None else _test_again(job, record)
+        record, why = folder.judge()
+        if record is not None and not job.lacks_error_analysis:
+            return Outcome("known", record["metrics"]["accuracy"], folder.seconds() or 0.0)
+        before = folder.error()
+        folder.delete("error.txt")
+        if folder.source is not None and (problem := _training_problem(folder.source, job.run)):
+            return Outcome("untrained", error=problem)
+        if record is not None and job.run.trains:  # to be tested again, with what it learned
+            problem = folder.checkpoint_problem(job.run.epoch_tested or 0)
+            record, why = (None, problem) if problem else (record, why)
+        return _run(job, why) if record is None else _test_again(job, record)
+    except LockedError:
+        return Outcome("busy", error="another process works on its training")
     except Exception as error:  # whatever a trainer does wrong: the other runs go on
-        return Outcome("failed", error=_write_error(job.folder, error))
+        message = _write_error(folder, error)
+        return Outcome("failed", error=message, note=" (as before)" if message in before else "")
 
 
-def _run(job: Job) -> Outcome:
-    folder = job.folder
+def _training_problem(trained: RunFolder, evaluation: Run) -> str:
+    """Returns why there is nothing to evaluate; "" if there is.
+
+    A training whose weights are damaged loses its record: it is to be done again.
+    """
+    if trained.record() is None:
+        return "its training counts as not done"
+    if problem := trained.checkpoint_problem(evaluation.epoch):
+        with trained.lock():
+            trained.start_anew()
+    return problem
+
+
+def _run(job: Job, why: str) -> Outcome:
+    """Does a run, from its last checkpoint if it can go on there.
+
+    Args:
+        job: the run.
+        why: what is wrong with what an earlier attempt left; "": nothing is known.
+    """
+    run, folder = job.run, job.folder
     start = time.perf_counter()
-    folder.delete(*error_analysis.FILES)  # of a run with other settings
-    folder.write()
-    _train_or_test(job)
-    record = folder.record()
+    problem = why or folder.resume_problem()
+    if problem is not None:
+        folder.start_anew()
+    folder.delete(*error_analysis.FILES)
+    begun_with = folder.basis()
+    if folder.source is not None:
+        begun_with["trained"] = fingerprint(folder.source.record() or {})
+    folder.write(rests_on=begun_with)
+    problem = _train_or_test(job, resume=problem is None) or problem
+    record, why = folder.judge()
     if record is None:
-        raise RuntimeError(f"the run ended without a record in {folder.path / 'results.jsonl'}")
+        why = why or f"the run ended without a record in {folder.path / 'results.jsonl'}"
+        raise UserError(why)
     seconds = time.perf_counter() - start
-    folder.write(seconds=seconds)
-    if job.run.source is None and not job.keep_epochs:
+    folder.write(rests_on=begun_with, seconds=seconds)
+    if run.source is None and not job.keep_epochs:
         folder.delete_intermediate()
-    return Outcome("done", record["metrics"]["accuracy"], seconds)
+    note = f" (anew: {problem})" if problem else ""
+    return Outcome("done", record["metrics"]["accuracy"], seconds, note=note)
 
 
-def _train_or_test(job: Job) -> None:
+def _train_or_test(job: Job, resume: bool) -> str:
+    """Returns why a training that was to go on was begun anew; "" if it was not."""
     run, folder = job.run, job.folder
     args = run.arguments(job.output, job.root)
     if run.source is None:
         every = 1 if job.keep_epochs else max(1, run.epochs // CHECKPOINTS)
         args.opts += ["TRAIN.CHECKPOINT_FREQ", str(every)]
     args.opts += job.opts
-    if folder.can_resume():
+    problem = ""
+    if resume:
         args.resume = args.output_dir
         try:
             train.main(args)
-            return
+            return ""
         except CheckpointError as error:
-            logger.warning(f"Note: {error}: starting anew")
-            folder.delete_learned()
-            args.resume = ""
+            if str(folder.path) not in str(error):
+                raise  # of CLIP, say: what was learned is not to blame
+            problem = str(error)
+        args.resume = ""
+        begun_with = folder.basis()
+        folder.start_anew()
+        folder.write(rests_on=begun_with)
     args.overwrite = run.source is None  # of a run with other settings, or a damaged one
     train.main(args)
+    return problem
 
 
 def _test_again(job: Job, record: Mapping[str, Any]) -> Outcome:

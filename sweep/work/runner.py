@@ -9,6 +9,7 @@ from typing import Protocol
 
 from dassl.utils.logger import get_logger
 from sweep.plan.run import Run, evaluation_of
+from sweep.work.basis import data_stay
 from sweep.work.estimate import Estimator, TimeLeft, duration
 from sweep.work.execute import Job, Outcome
 
@@ -53,6 +54,7 @@ class Sweep:
         self.failed: dict[Run, str] = {}
         self.running: set[Run] = set()
         self.busy: dict[Run, float] = {}  # → when to try again
+        self.put_off: set[Run] = set()  # evaluations whose training has to be done again
 
     def find_finished(self) -> None:
         """Finds the runs that records say are finished."""
@@ -60,12 +62,15 @@ class Sweep:
         for run, job in self.jobs.items():
             if run.source is not None:  # it may be no part of the plan
                 jobs.setdefault(run.source, replace(job, run=run.source))
-        for run, job in jobs.items():
-            if job.folder.record() is not None:
-                (self.to_test_again if job.lacks_error_analysis else self.done).add(run)
-                seconds = job.folder.seconds()
-                if seconds:
-                    self.estimator.learn(run, seconds)
+        with data_stay():
+            for run, job in sorted(jobs.items(), key=lambda item: item[0].source is not None):
+                if run.source in self.jobs and run.source not in self.done | self.to_test_again:
+                    continue  # it will be trained anew
+                if job.folder.record() is not None:
+                    (self.to_test_again if job.lacks_error_analysis else self.done).add(run)
+                    seconds = job.folder.seconds()
+                    if seconds:
+                        self.estimator.learn(run, seconds)
 
     def open_runs(self) -> list[Run]:
         return [run for run in self.jobs if run not in self.done and run not in self.failed]
@@ -115,9 +120,12 @@ class Sweep:
             self.busy[run] = time.monotonic() + BUSY_RETRY
             return
         self.busy.pop(run, None)
+        if outcome.state == "untrained":
+            self._train_again(run, outcome.error)
+            return
         if outcome.state == "failed":
             self.failed[run] = outcome.error
-            logger.info(f"{self._count()} FAILED  {run.title}: {outcome.error}")
+            logger.info(f"{self._count()} FAILED  {run.title}: {outcome.error}{outcome.note}")
             return
         if outcome.state != "known":
             self.estimator.learn(self._next_step(run), outcome.seconds)
@@ -127,6 +135,18 @@ class Sweep:
             f"{self._count()} {outcome.state:7} {run.title}: {outcome.accuracy:.1f}% "
             f"in {duration(outcome.seconds)}{outcome.note}{left}"
         )
+
+    def _train_again(self, run: Run, why: str) -> None:
+        """Puts an evaluation off until its training is done anew: once, if that is planned."""
+        if run.source not in self.jobs or run in self.put_off:
+            self.failed[run] = f"{why}: what it evaluates has to be trained again"
+            logger.info(f"{self._count()} FAILED  {run.title}: {self.failed[run]}")
+            return
+        self.put_off.add(run)
+        lost = {run.source, *(other for other in self.jobs if other.source == run.source)}
+        self.done -= lost
+        self.to_test_again -= lost
+        logger.info(f"{self._count()} again   {run.source.title}: {why}")
 
     def _count(self) -> str:
         width = len(str(len(self.jobs)))

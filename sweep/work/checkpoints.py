@@ -1,0 +1,88 @@
+"""The checkpoints in a run's folder: whether they are whole, and which may go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dassl.utils import CheckpointError, load_checkpoint
+from dassl.utils.checkpoint import POINTER_FILE
+from sweep.work.kept import DamagedFileError, content_of
+
+PREFIX, BEST = "model.pth.tar-", "model-best.pth.tar"
+STATES = ("progress.pt", "progress-before.pt")  # all that a training needs, in one file
+
+
+def are_in(folder: Path) -> bool:
+    """Returns whether a training left anything to go on from."""
+    patterns = (f"*/{POINTER_FILE}", f"*/{PREFIX}*", "progress*.pt")
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
+
+
+def resume_problem(folder: Path, epochs: int) -> str | None:
+    """Returns why a training cannot go on to the very numbers of one without a break; None: it can.
+
+    Args:
+        folder: of the run.
+        epochs: that it trains.
+    """
+    if any((folder / name).exists() and not damage(folder / name) for name in STATES):
+        return None
+    models = {path.parent for path in folder.glob(f"*/{PREFIX}*")}
+    if not models:
+        return "there is no whole checkpoint"
+    for place in sorted(models):
+        try:
+            name = (content_of(place / POINTER_FILE) or b"").decode().strip()
+        except (DamagedFileError, UnicodeDecodeError):
+            name = ""
+        epoch = name.removeprefix(PREFIX)
+        if not name.startswith(PREFIX) or not epoch.isdecimal() or len(epoch) > 9:
+            return f"{place / POINTER_FILE} names no checkpoint"
+        # After the last epoch nothing is drawn any more.
+        needed = [folder / f"progress-{int(epoch)}.pt"] if int(epoch) < epochs else []
+        for path in (place / name, *needed):
+            if problem := damage(path):
+                return problem
+    return None
+
+
+def problem(folder: Path, epoch: int, needed: bool) -> str:
+    """Returns what is wrong with the checkpoint that is to be evaluated; "" if nothing is.
+
+    Args:
+        folder: of the training.
+        epoch: of the checkpoint; 0: the best.
+        needed: the training must have left it; others are kept only if asked for.
+    """
+    places = sorted({path.parent for path in folder.glob("*/model*.pth.tar*")})
+    if not places:
+        return f"{folder} holds no checkpoint"
+    for place in places:
+        path = place / (f"{PREFIX}{epoch}" if epoch else BEST)
+        if (needed or path.exists()) and (wrong := damage(path)):
+            return wrong
+    return ""
+
+
+def damage(path: Path) -> str:
+    """Returns what is wrong with a file of `torch.save`; "" if it is whole."""
+    if not path.exists():
+        return f"{path} is missing"
+    if not path.is_file():
+        return f"{path} is no file"
+    try:
+        content = load_checkpoint(str(path))
+    except CheckpointError as error:
+        return str(error)
+    except Exception as error:  # torch's readers raise anything where bytes are arbitrary
+        return f"{path} is damaged: {error!r}"
+    return "" if isinstance(content, dict) else f"{path} holds no state"
+
+
+def delete_intermediate(folder: Path, epochs: int) -> None:
+    """Deletes the checkpoints that were only there to resume from."""
+    for path in folder.glob("progress-*.pt"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob(f"*/{PREFIX}*"):
+        if path.name != f"{PREFIX}{epochs}":
+            path.unlink(missing_ok=True)
