@@ -276,7 +276,8 @@ def _pairs(file: Path, lines: list[str], classes: list[str]) -> dict[str, str] |
         found = [re.fullmatch(pattern, line) for line in lines]
         if len(lines) > 1 and all(found):
             table = [(match.group(key), match.group(value)) for match in found if match]
-            if _tells_labels(table):
+            # "kind 0", "kind 1": names that end in numbers, no pairs
+            if _tells_labels(table) and len(dict(table)) == len(table):
                 return _once(table)
     return None
 
