@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import unicodedata
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
 def _read_lists(path: Path) -> Any:
     if path.suffix != ".gz":
         return read_json(path)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return json.load(file)
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}; delete it or fetch it anew") from None
 
 
 def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:
@@ -101,7 +105,8 @@ def check_split(source: object, split: Split) -> None:
                     f"'{item.classname}' ({item.impath}); each label needs one class name"
                 )
     with_images = {item.label for item in train}
-    gap = [label for label in range(max(names) + 1) if label not in with_images]
+    first = range(min(max(names) + 1, 2 * len(names) + 10))  # a label may be a billion
+    gap = [label for label in first if label not in with_images]
     if gap or min(names) < 0:
         raise DataError(
             f"{source} has no training images for label {listed(gap or [min(names)])}; labels must "
