@@ -25,6 +25,7 @@ from dassl.utils.results import read_records
 from dassl.utils.safe_pickle import PICKLE_DAMAGE, InertUnpickler
 from datasets.few_shot import _unpickle
 from datasets.readers.split_files import check_split, read_split_file
+from features.store import _open_part
 
 WITHIN = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -167,6 +168,37 @@ def flip_bytes(path: Path, data: st.DataObject) -> None:
 def test_arbitrary_pickles_are_inert(content):
     with contextlib.suppress(*PICKLE_DAMAGE, struct.error):
         InertUnpickler(io.BytesIO(content)).load()
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+def npy(header: str | bytes) -> bytes:
+    text = header.encode() if isinstance(header, str) else header
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
+
+
+BAD_FEATURES = {
+    "huge": npy("{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000, 32)}\n"),
+    "objects": npy("{'descr': '|O', 'fortran_order': False, 'shape': (3, 32)}\n") + bytes(99),
+    "objects within": npy("{'descr': [('a', 'O')], 'fortran_order': False, 'shape': (3,)}\n"),
+    "less than nothing": npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-3, 32)}\n"),
+    "brackets": npy("(" * 60_000),
+    "signs": npy("-" * 9000),
+    "call": npy("__import__('os').abort()"),
+    "open": npy("{'descr': [('a"),
+    "version": b"\x93NUMPY\x09\0" + bytes(100),
+    "text": b"hello",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FEATURES)
+def test_features(tmp_path, name):
+    """They are computed again, and that is said."""
+    path = tmp_path / "part.npy"
+    path.write_bytes(BAD_FEATURES[name])
+    assert _open_part(path) is None and not path.exists()
 
 
 # --- splits and records ---------------------------------------------------------------------------
