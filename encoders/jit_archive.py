@@ -8,33 +8,28 @@ module tree are made of them; the result equals `torch.jit.load(path).state_dict
 from __future__ import annotations
 
 import math
-import pickle
 import re
 import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dassl.utils import CheckpointError
+from dassl.utils.safe_pickle import PICKLE_DAMAGE, InertUnpickler, Record
 
 MAX_PICKLE = 16 << 20  # bytes; those of OpenAI's archives have less than 0.2 MB
 MAX_CODE = 64 << 20  # bytes of all that is compressed, unpacked; tensors are not
 MAX_MODULES = 100_000  # a ViT-L/14 has 500
 MAX_DEPTH = 30  # modules within modules
 
-# What reading may raise when the content is not what it should be.
-_DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError),
-    *(OSError, RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
-    *(pickle.UnpicklingError, zipfile.BadZipFile),
-)
+_DAMAGE = (*PICKLE_DAMAGE, OSError, struct.error, zlib.error, zipfile.BadZipFile)
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 # A module's class begins with `__parameters__ = ["weight", ]` and `__buffers__ = [...]`.
 _MODULE_CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:[ ].*\n)*)", re.MULTILINE)
@@ -113,8 +108,8 @@ class _Archive:
         return {key: self._tensor(record) for key, record in self._tensors(module)}
 
     def _tensors(
-        self, module: _Record, prefix: str = "", depth: int = 0
-    ) -> Iterator[tuple[str, _Record]]:
+        self, module: Record, prefix: str = "", depth: int = 0
+    ) -> Iterator[tuple[str, Record]]:
         """Yields what torch counts as parameters and buffers, in torch's order."""
         self.n_modules += 1
         if depth > MAX_DEPTH or self.n_modules > MAX_MODULES:
@@ -122,7 +117,7 @@ class _Archive:
         in_state_dict = self._names_in_state_dict(module.name)
         if in_state_dict is None:
             return
-        children = {k: v for k, v in module.state.items() if isinstance(v, _Record)}
+        children = {k: v for k, v in module.state.items() if isinstance(v, Record)}
         for name, child in children.items():
             if child.name == _TENSOR and name in in_state_dict:
                 yield prefix + name, child
@@ -144,7 +139,7 @@ class _Archive:
             }
         return self._classes[place].get(cls)
 
-    def _tensor(self, record: _Record) -> Tensor:
+    def _tensor(self, record: Record) -> Tensor:
         storage, offset, size, stride, *_ = record.args
         if storage.key not in self._storages:
             content = bytearray(self._read(f"data/{storage.key}"))  # torch wants to write to it
@@ -168,87 +163,19 @@ class _Archive:
 # --- the pickle -----------------------------------------------------------------------------------
 
 
-class _Record:
-    """Takes the place of everything that a pickle names: nothing named is imported or called.
-
-    Attributes:
-        name: module and name of what was to be called, or the class of the object.
-        args: what the call was to get.
-        state: attributes of an object.
-    """
-
-    name: str
-    args: tuple
-    state: dict[str, Any]
-
-    def __new__(cls, *args: Any) -> _Record:
-        record = super().__new__(cls)
-        record.args, record.state = args, {}
-        return record
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-
 class _Storage:
     """Names a member of the archive that holds a tensor's numbers."""
 
-    def __init__(self, kind: str, cls: type[_Record], key: str, *_: Any) -> None:
+    def __init__(self, kind: str, cls: type[Record], key: str, *_: Any) -> None:
         if kind != "storage":
             raise ValueError(f"{kind!r} is no storage")
         self.dtype = _DTYPES[cls.name]
         self.key = str(key)
 
 
-_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
-
-
-class _Unpickler(_PythonUnpickler):
-    """Knows only the operations that torch writes; all of them build plain data.
-
-    The unpickler that Python wrote in C can be made to reserve any amount of memory.
-    """
-
-    _KNOWN = (
-        *("PROTO", "STOP", "MARK", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "BINPERSID"),
-        *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE"),
-        *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"),
-        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS"),
-        *("EMPTY_DICT", "SETITEM", "SETITEMS"),
-    )
-    dispatch: ClassVar[dict[int, Callable]] = {
-        code: _PythonUnpickler.dispatch[code]
-        for code in (getattr(pickle, name)[0] for name in _KNOWN)
-    }
-
-    def find_class(self, module: str, name: str) -> type[_Record]:
-        return type("_Named", (_Record,), {"name": f"{module}.{name}"})
-
+class _Unpickler(InertUnpickler):
     def persistent_load(self, pid: tuple) -> _Storage:
         return _Storage(*pid)
-
-    def load_setitems(self) -> None:
-        items = self.pop_mark()
-        self._set(dict(self._pairs(items)))
-
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set(dict(self._pairs([key, value])))
-
-    def _set(self, items: dict) -> None:
-        if not isinstance(self.stack[-1], dict):
-            raise ValueError("entries are put into something that is no dictionary")
-        self.stack[-1].update(items)
-
-    def _pairs(self, items: list) -> Iterator[tuple]:
-        for key, value in zip(items[::2], items[1::2]):
-            # Hashing a tuple in a tuple in ... would end the process.
-            if not isinstance(key, (str, int, float, _Record)):
-                raise ValueError(f"a key is a {type(key).__name__}")
-            yield key, value
-
-    dispatch[pickle.SETITEM[0]] = load_setitem
-    dispatch[pickle.SETITEMS[0]] = load_setitems
 
 
 def _reason(error: BaseException) -> str:

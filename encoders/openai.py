@@ -9,6 +9,7 @@ import os
 import warnings
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dassl.utils import CheckpointError, UnknownNameError, load_checkpoint
@@ -83,6 +84,9 @@ def read_weights(name_or_file: str | Path) -> dict[str, Tensor]:
     ]
     if missing:
         raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: it lacks {missing[0]}")
+    for key, value in state_dict.items():
+        if isinstance(value, Tensor) and not _is_stored(value):
+            raise CheckpointError(f"{path} is damaged: {key} claims more numbers than it holds")
     return state_dict
 
 
@@ -97,8 +101,14 @@ def build(state_dict: dict[str, Tensor], path: Path) -> CLIP:
         CheckpointError: it does not hold a CLIP in OpenAI's layout.
     """
     try:
+        # Shapes first: a few wrong ones could ask for any amount of memory. This takes 0.05 s.
+        with torch.device("meta"):
+            build_model({key: value.to("meta") for key, value in state_dict.items()})
         return build_model(dict(state_dict))  # a copy: build_model takes entries out
-    except (RuntimeError, LookupError, AttributeError, ValueError, AssertionError) as error:
+    except (
+        *(RuntimeError, LookupError, AttributeError, ValueError, AssertionError),
+        *(ArithmeticError, TypeError, MemoryError),
+    ) as error:
         raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: {error}") from None
 
 
@@ -128,6 +138,16 @@ def _fetch(name: str, path: Path) -> None:
             f"{error} Or fetch {url} elsewhere and name the file with MODEL.BACKBONE.PATH "
             "(--backbone-path)."
         ) from None
+
+
+def _is_stored(tensor: Tensor) -> bool:
+    """Returns whether there is a number in the file for each of the tensor's.
+
+    With a stride of 0, one number can pass for any count of them.
+    """
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

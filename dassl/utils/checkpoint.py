@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ from torch import nn
 from dassl.utils.errors import CheckpointError, MissingFileError
 from dassl.utils.files import PathLike, listed, write_text
 from dassl.utils.logger import get_logger
+from dassl.utils.safe_pickle import InertUnpickler
 from dassl.utils.sealed import check_seal, save_sealed
 
 logger = get_logger(__name__)
 
+LEGACY_MARK = 0x1950A86A20F9469CFC6C  # the first pickle in a file that is no zip file
+MAX_UNPACKED = 64 << 20  # bytes that a file may grow by; torch compresses no tensors
 POINTER_FILE = "checkpoint"  # names the file written last
 BEST_FILE = "model-best.pth.tar"
 
@@ -89,18 +94,43 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
         raise MissingFileError(f'Model not found at "{fpath}"')
     check_seal(fpath)
     try:
+        require_readable(Path(fpath))
         with torch.serialization.safe_globals(list(_HARMLESS)):
             return torch.load(fpath, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = re.search(r"Unsupported \S+: (GLOBAL )?\S+", str(error))
-        if reason is None:
-            raise CheckpointError(f"{fpath} is damaged or no checkpoint") from None
+        reason = re.search(
+            r"Unsupported \S+: (GLOBAL )?\S+|(?<=WeightsUnpickler error: ).+", str(error)
+        )
         raise CheckpointError(
             f"{fpath} holds more than tensors and plain data, so it is not opened: loading it "
-            f"could run code. ({reason.group()})"
+            f"could run code. ({reason.group() if reason else str(error).splitlines()[0]})"
         ) from None
     except Exception as error:  # torch's readers raise anything where bytes are arbitrary
-        raise CheckpointError(f"{fpath} is damaged or no checkpoint: {error}") from None
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"{fpath} is damaged or no checkpoint: {reason}") from None
+
+
+def require_readable(path: Path) -> None:
+    """Raises for a file that would fill memory or end the process while torch reads it.
+
+    `weights_only` runs no code, but it hashes any key, and unpacks whatever a zip file holds.
+
+    Raises:
+        ValueError, or another error of PICKLE_DAMAGE: torch must not read it.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            first = InertUnpickler(file).load()
+            for _ in range(3 if first == LEGACY_MARK else 0):  # version, system, content
+                InertUnpickler(file).load()
+        return
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        if sum(info.file_size for info in archive.infolist()) > size + MAX_UNPACKED:
+            raise ValueError(f"its {size:,} bytes would become many more")
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                InertUnpickler(io.BytesIO(archive.read(name))).load()
 
 
 def resume_from_checkpoint(

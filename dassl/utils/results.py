@@ -60,7 +60,7 @@ def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # the former: also a number of 5,000 digits
             record = None
         if isinstance(record, dict):
             yield record

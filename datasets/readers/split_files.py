@@ -8,6 +8,7 @@ import json
 import os
 import posixpath
 import unicodedata
+import zlib
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,11 @@ def _text(value: Any) -> str:
 def _read_lists(path: Path) -> Any:
     if path.suffix != ".gz":
         return read_json(path)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return json.load(file)
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}; delete it or fetch it anew") from None
 
 
 def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:
