@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dassl.utils import CheckpointError, UnknownNameError, load_checkpoint
+from dassl.utils.checkpoint import check_no_nan
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
 from encoders.tiny import ASSET, load_tiny_state_dict
@@ -84,6 +85,7 @@ def read_weights(name_or_file: str | Path) -> dict[str, Tensor]:
     ]
     if missing:
         raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: it lacks {missing[0]}")
+    check_no_nan(state_dict, path)
     return state_dict
 
 
