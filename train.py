@@ -18,7 +18,6 @@ from dassl.engine import build_trainer, config_problems
 from dassl.engine.run_folder import RunFolder
 from dassl.utils import ConfigError, collect_env_info, set_random_seed, setup_logger
 from dassl.utils.cli import run_cli
-from dassl.utils.files import write_text
 from dassl.utils.logger import get_logger
 from dassl.utils.system_errors import system_errors_explained
 
@@ -140,8 +139,7 @@ def main(args: argparse.Namespace) -> float | None:
         trainer = build_trainer(cfg)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        with folder.at_work(log):
-            write_text(folder.path / "config.yaml", cfg.dump())
+        with folder.at_work(log, trainer):
             if args.eval_only:
                 return trainer.test()
             return None if args.no_train else trainer.train()

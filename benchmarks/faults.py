@@ -115,8 +115,8 @@ def random_kills(trial: Trial, kills: int) -> dict[str, Any]:
 def kills_in_writing(trial: Trial) -> dict[str, Any]:
     """Kills runs within the writing of each kind of file."""
     kills, wrong = Counter(), []
-    for case, name, moment, count in itertools.product(CASES, WRITTEN, MOMENTS, (1, 2)):
-        folder = trial.folder()
+    for case, name, moment in itertools.product(CASES, WRITTEN, MOMENTS):
+        folder, count = trial.folder(), 2 if name.startswith("progress") else 1
         arguments = case.arguments(trial.root, folder)
         if wait(start(arguments, die_in_writing(name, count, moment))) == 0:
             continue  # it writes no such file so often

@@ -26,7 +26,7 @@ from dassl.utils import load_checkpoint
 from dassl.utils.cli import run_cli
 from dassl.utils.results import read_records
 
-CLOCKS = ("time", "seconds", "images_encoded")  # of a record: not the same in two runs
+CLOCKS = ("time", "seconds", "commit", "images_encoded")  # of a record: differ between two runs
 
 
 @dataclass(frozen=True)

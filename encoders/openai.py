@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dassl.utils import CheckpointError, UnknownNameError, load_checkpoint
+from dassl.utils.checkpoint import check_no_nan
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
 from encoders.jit_archive import is_jit_archive, read_jit_archive
@@ -87,6 +88,7 @@ def read_weights(name_or_file: str | Path) -> dict[str, Tensor]:
     for key, value in state_dict.items():
         if isinstance(value, Tensor) and not _is_stored(value):
             raise CheckpointError(f"{path} is damaged: {key} claims more numbers than it holds")
+    check_no_nan(state_dict, path)
     return state_dict
 
 

@@ -258,6 +258,9 @@ class TrainerBase:
         self.after_train()
         return self.last_accuracy
 
+    def resume(self) -> None:
+        """Goes back to where an interrupted training stopped; called once, before `train`."""
+
     def before_train(self) -> None:
         pass
 

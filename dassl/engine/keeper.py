@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from dassl.engine import identity
+from dassl.engine.base import checkpoint_path
 from dassl.engine.progress import (
     Place,
     cut_to,
@@ -25,7 +26,7 @@ from dassl.engine.progress import (
     set_meters,
 )
 from dassl.engine.signals import StopSignals, TrainingStopped
-from dassl.utils import CheckpointError, MissingFileError, write_atomically
+from dassl.utils import CheckpointError, MissingFileError, load_checkpoint, write_atomically
 from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE, restore_checkpoint
 from dassl.utils.files import write_text
 from dassl.utils.logger import get_logger
@@ -238,3 +239,17 @@ class ProgressKeeper:
             return
         known = {"settings": identity.flat(then), "classnames": made_by["classnames"]}
         identity.check_same_run(known, made_by, path)
+
+    def check_best_model(self) -> None:
+        """Raises CheckpointError if the best model in the output folder is not of this run."""
+        trainer = self.trainer
+        for name in trainer.get_model_names():
+            path = checkpoint_path(Path(trainer.output_dir) / name, None)
+            checkpoint = load_checkpoint(str(path))
+            identity.check_same_run(checkpoint.get(identity.KEY), trainer.made_by(), path)
+            result = checkpoint.get("val_result")
+            if math.isfinite(trainer.best_result) and result != trainer.best_result:
+                raise CheckpointError(
+                    f"{path} is of another run: its result on the val set is {result}, and the "
+                    f"best of this run is {trainer.best_result}"
+                )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dassl.utils.results import config_digest, versions
+from dassl.utils.results import config_digest, read_records, versions
 
 
 def evaluation_record(
@@ -48,6 +49,15 @@ def evaluation_record(
         "config_digest": config_digest(cfg),
         **versions(),
     }
+
+
+def accuracy_if_finished(trainer: Any) -> float | None:
+    """Returns what the output folder's record of a trainer's very run says; None: not finished."""
+    path, own = Path(trainer.output_dir) / "results.jsonl", config_digest(trainer.cfg)
+    for record in read_records(path) if path.is_file() else ():
+        if record.get("config_digest") == own and record.get("after_training"):
+            return next(iter(record["metrics"].values()))
+    return None
 
 
 def title(record: Mapping[str, Any]) -> str:

@@ -14,12 +14,13 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.config import get_cfg_default
+from dassl.engine.base import TrainerBase
 from dassl.engine.progress import BEFORE, NEWEST, has_progress
 from dassl.engine.signals import TrainingStopped
 from dassl.evaluation import error_analysis
 from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE
 from dassl.utils.errors import ConfigError, OutputFolderError
-from dassl.utils.files import PathLike
+from dassl.utils.files import PathLike, write_text
 from dassl.utils.locks import LockedError, file_lock
 from dassl.utils.logger import Logger, get_logger
 
@@ -71,7 +72,8 @@ class RunFolder:
         cfg.defrost()
         cfg.OUTPUT_DIR = choose_folder(cfg, bool(args.output_dir))
         cfg.freeze()
-        self.path = Path(cfg.OUTPUT_DIR)
+        self.cfg, self.path = cfg, Path(cfg.OUTPUT_DIR)
+        self.trains = not (args.eval_only or args.no_train)
         self.evaluates, self.overwrite = args.eval_only, args.overwrite
         self.resumes = bool(cfg.RESUME) and _same(cfg.RESUME, self.path)
         if self.overwrite and (self.resumes or self.evaluates):
@@ -97,11 +99,15 @@ class RunFolder:
             )
 
     @contextmanager
-    def at_work(self, log: Logger) -> Iterator[None]:
-        """Holds the folder; opens the log, after what is to be overwritten is gone.
+    def at_work(self, log: Logger, trainer: TrainerBase) -> Iterator[None]:
+        """Holds the folder; opens the log and writes `config.yaml`.
+
+        Before, the trainer goes back to where a run to be resumed stopped, so that one that
+        cannot be resumed stays as it is, and what is to be overwritten is deleted.
 
         Raises:
             OutputFolderError: another process is at work in it.
+            CheckpointError, MissingFileError: it cannot be resumed.
             TrainingStopped: a signal ended the run; the message says how to go on.
         """
         try:
@@ -111,7 +117,10 @@ class RunFolder:
                 if self.overwrite and _held(self.path):
                     remove_own_files(self.path)
                     log.fpath = str(self.path / "log.txt")
+                if self.trains and self.cfg.RESUME:
+                    trainer.resume()
                 log.open()
+                write_text(self.path / "config.yaml", self.cfg.dump())
                 yield
         except TrainingStopped as stop:
             command = f". To go on: {resume_command(stop.folder)}" if stop.folder else ""

@@ -17,26 +17,24 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from dassl.data import DataManager
-from dassl.engine import identity, step_reports
-from dassl.engine.base import TrainerBase, checkpoint_path
-from dassl.engine.identity import check_same_run, identity_of
+from dassl.engine import step_reports
+from dassl.engine.base import TrainerBase
+from dassl.engine.identity import identity_of
 from dassl.engine.keeper import ProgressKeeper
 from dassl.engine.progress import forget_progress
-from dassl.engine.record import evaluation_record, title, what_it_rests_on
+from dassl.engine.record import accuracy_if_finished, evaluation_record, title, what_it_rests_on
 from dassl.engine.signals import TrainingStopped
 from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
 from dassl.utils import (
     AverageMeter,
-    CheckpointError,
     MetricMeter,
-    load_checkpoint,
     mkdir_if_missing,
 )
 from dassl.utils.checkpoint import BEST_FILE
 from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.logger import get_logger
-from dassl.utils.results import append_record, config_digest, read_records
+from dassl.utils.results import append_record
 
 logger = get_logger(__name__)
 
@@ -51,6 +49,8 @@ class SimpleTrainer(TrainerBase):
 
     _reports: StepReports | None = None  # of the epoch's steps
     _losses: MetricMeter  # what they have reported so far
+    _resumed = False
+    _finished: float | None = None  # accuracy of a run that was resumed, but is finished
     ends_training = False  # whether the evaluation at the end of a training is at work
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -95,33 +95,33 @@ class SimpleTrainer(TrainerBase):
         Raises:
             TrainingStopped: (a KeyboardInterrupt) SIGINT or SIGTERM came; RESUME goes on.
         """
-        finished = self._finished_before()
-        if finished is not None:
-            return finished
+        if self.cfg.RESUME and not self._resumed:
+            self.resume()
+        if self._finished is not None:
+            what = f"{self.output_dir} is finished ({self._finished:.1f}%)"
+            logger.info(f"{what}: nothing is left to do")
+            forget_progress(self.output_dir)
+            return self._finished
         with self._keeper.signals:
             try:
                 return super().train(self.start_epoch, self.max_epoch)
             except TrainingStopped as stop:
                 raise self._keeper.stopped(stop) from None
 
-    def _finished_before(self) -> float | None:
-        """Returns the accuracy in per cent of a run that was resumed, but is finished."""
-        if not self.cfg.RESUME or self.cfg.TEST.NO_TEST:
-            return None
-        path, own = Path(self.output_dir) / "results.jsonl", config_digest(self.cfg)
-        for record in read_records(path) if path.is_file() else ():
-            if record.get("config_digest") == own and record.get("after_training"):
-                accuracy = next(iter(record["metrics"].values()))
-                logger.info(f"{self.output_dir} is finished ({accuracy:.1f}%): nothing is left")
-                forget_progress(self.output_dir)
-                return accuracy
-        return None
+    def resume(self) -> None:
+        """Goes back to where the run in RESUME stopped, unless it is finished.
 
-    def before_train(self) -> None:
-        if self.cfg.RESUME:
+        Raises:
+            MissingFileError: there is no such run.
+            CheckpointError: it is another run, or nothing of it can be read.
+        """
+        self._resumed, self._finished = True, accuracy_if_finished(self)
+        if self._finished is None:
             self.start_epoch = self._keeper.restore(self.cfg.RESUME)
             self.epoch = max(self.start_epoch - 1, 0)
-        else:
+
+    def before_train(self) -> None:
+        if not self.cfg.RESUME:
             logger.info("No checkpoint found, train from scratch")
         log_dir = Path(self.output_dir) / "tensorboard"
         mkdir_if_missing(log_dir)
@@ -144,7 +144,7 @@ class SimpleTrainer(TrainerBase):
         if not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
                 logger.info("Deploy the model with the best val performance")
-                self._check_best_model()
+                self._keeper.check_best_model()
                 self.load_model(self.output_dir)
             else:
                 logger.info("Deploy the last-epoch model")
@@ -160,19 +160,6 @@ class SimpleTrainer(TrainerBase):
         """Inside, SIGINT and SIGTERM need not wait for the end of a batch or an epoch: nothing
         that is learned is being changed."""
         return self._keeper.signals.at_once()
-
-    def _check_best_model(self) -> None:
-        """Raises CheckpointError if the best model in the output folder is not of this run."""
-        for name in self.get_model_names():
-            path = checkpoint_path(Path(self.output_dir) / name, None)
-            checkpoint = load_checkpoint(str(path))
-            check_same_run(checkpoint.get(identity.KEY), self.made_by(), path)
-            result = checkpoint.get("val_result")
-            if math.isfinite(self.best_result) and result != self.best_result:
-                raise CheckpointError(
-                    f"{path} is of another run: its result on the val set is {result}, and the "
-                    f"best of this run is {self.best_result}"
-                )
 
     def after_epoch(self) -> None:
         self.model_epoch = self.epoch + 1
