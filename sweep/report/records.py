@@ -65,24 +65,31 @@ def known_settings(folder: Path) -> dict[str, Any]:
 
 
 def require_same(described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises MixedRecordsError unless all descriptions (by place) agree; names what differs."""
-    places = list(described)
-    for place in places[1:]:
-        first, other = described[places[0]], described[place]
-        keys = [k for k in sorted({*first, *other}) if first.get(k) != other.get(k)]
-        if keys:
-            shown = [f"  {k}: {first.get(k)!r} and {other.get(k)!r}" for k in keys]
-            raise MixedRecordsError(
-                "\n".join(
-                    [
-                        f"{places[0]} and {place} differ in more than the seed, so their mean "
-                        "would mean nothing:",
-                        *shown,
-                        "Do the runs anew with one setting, on one kind of device, or name a "
-                        "folder that holds one setting.",
-                    ]
+    """Raises MixedRecordsError unless all descriptions (by place) agree; names what differs.
+
+    What a place does not say, as its config.yaml is lost or of an earlier version, may be anything.
+    """
+    first: dict[str, tuple[str, Any]] = {}  # key → who said it first, and what
+    differing: dict[tuple[str, str], list[str]] = {}  # two places → what differs
+    for place, found in described.items():
+        for key, value in sorted(found.items()):
+            other, wanted = first.setdefault(key, (place, value))
+            if value != wanted:
+                differing.setdefault((other, place), []).append(
+                    f"  {key}: {wanted!r} and {value!r}"
                 )
+    for (one, other), lines in differing.items():
+        raise MixedRecordsError(
+            "\n".join(
+                [
+                    f"{one} and {other} differ in more than the seed, so their mean "
+                    "would mean nothing:",
+                    *lines,
+                    "Do the runs anew with one setting, on one kind of device, or name a "
+                    "folder that holds one setting.",
+                ]
             )
+        )
 
 
 def versions_of(records: Iterable[Mapping[str, Any]]) -> list[str]:

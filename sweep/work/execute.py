@@ -134,7 +134,7 @@ def _run(job: Job, why: str) -> Outcome:
     problem = why or folder.resume_problem()
     if problem is not None:
         folder.start_anew()
-    folder.delete(*error_analysis.FILES)
+    folder.clear_up()
     begun_with = folder.basis()
     if folder.source is not None:
         begun_with["trained"] = fingerprint(folder.source.record() or {})

@@ -40,6 +40,7 @@ from sweep.work.kept import (
     DamagedFileError,
     accuracy_of,
     content_of,
+    drop_broken_lines,
     json_of,
     records_in,
     say_once,
@@ -258,7 +259,7 @@ class RunFolder:
             LockedError: another process holds it.
         """
         path = self.path / LOCK
-        if path.is_dir():
+        if os.path.lexists(path) and not path.is_file():
             remove(path)  # nobody can hold that
         return file_lock(path)
 
@@ -277,6 +278,14 @@ class RunFolder:
         """Deletes files that may not exist."""
         for name in names:
             remove(self.path / name)
+
+    def clear_up(self) -> None:
+        """Takes out of the way what a run would stumble over, and broken lines between records."""
+        drop_broken_lines(self.path / RECORDS)
+        self.delete(*error_analysis.FILES)
+        log = self.path / "log.txt"
+        if log.is_symlink() and not log.exists():
+            remove(log)
 
     def start_anew(self) -> None:
         """Puts what an earlier attempt left out of the way, into `.before`; only the last is kept.

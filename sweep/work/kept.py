@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from dassl.utils import DataError
+from dassl.utils import DataError, write_atomically
 from dassl.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -118,17 +118,31 @@ def records_in(path: Path) -> list[dict[str, Any]]:
     Raises:
         DamagedFileError: it is no file, or cannot be read.
     """
-    records: list[dict[str, Any]] = []
-    for line in (content_of(path) or b"").splitlines():
-        try:
-            record = json.loads(line.decode()) if line.strip() else {}
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
-            say_once(f"{path} has an incomplete line, passed over")
-        elif record:
-            records.append(record)
-    return records
+    found = [_record_in(line) for line in _lines(path)]
+    if None in found:
+        say_once(f"{path} has an incomplete line, passed over")
+    return [record for record in found if record]
+
+
+def drop_broken_lines(path: Path) -> None:
+    """Takes the lines that are no records out of a results.jsonl; raises DamagedFileError."""
+    lines = _lines(path)
+    whole = [line for line in lines if _record_in(line)]
+    if len(whole) < len(lines):
+        content = b"".join(line + b"\n" for line in whole)
+        write_atomically(path, lambda part: Path(part).write_bytes(content))
+
+
+def _lines(path: Path) -> list[bytes]:
+    return [line for line in (content_of(path) or b"").splitlines() if line.strip()]
+
+
+def _record_in(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def accuracy_of(record: Mapping[str, Any], counted: bool = True) -> float | None:

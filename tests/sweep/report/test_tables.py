@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,36 @@ def test_parse_refuses_mixed_settings(tmp_path: Path):
         (tmp_path / "seed1" / "config.yaml").read_text().replace("SEED: 1", "SEED: 2")
     )
     assert len(parse_folder(tmp_path)) == 2
+
+
+def test_what_one_seed_does_not_say_may_be_anything(tmp_path: Path):
+    """A config.yaml that is lost stops no table; the others are still compared."""
+    for seed in (1, 2, 3):
+        place = tmp_path / f"seed{seed}"
+        place.mkdir()
+        content = {"status": "finished", "split": "test", "metrics": {"accuracy": 50.0 + seed}}
+        (place / "results.jsonl").write_text(json.dumps(content) + "\n")
+        if seed > 1:
+            config = f"TRAINER:\n  NAME: CoOp\nOPTIM:\n  LR: 0.{seed}\n"
+            (place / "config.yaml").write_text(config)
+    with pytest.raises(MixedRecordsError, match=r"LR: 0\.2 and 0\.3"):
+        parse_folder(tmp_path)
+    (tmp_path / "seed3" / "config.yaml").write_text("TRAINER: [")
+    assert len(parse_folder(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1.0, 101.0])
+def test_an_accuracy_that_cannot_be_true_is_not_parsed(number: float, tmp_path: Path):
+    for seed, accuracy in ((1, 50.0), (2, number)):
+        (tmp_path / f"seed{seed}").mkdir()
+        content = {"status": "finished", "split": "test", "metrics": {"accuracy": accuracy}}
+        (tmp_path / f"seed{seed}" / "results.jsonl").write_text(json.dumps(content) + "\n")
+    log = f"=> result\n* accuracy: {number}%\n"
+    (tmp_path / "seed2" / "log.txt").write_text("=> result\n* accuracy: 50.0%\n")
+    (tmp_path / "seed3").mkdir()
+    (tmp_path / "seed3" / "log.txt").write_text(log)
+    (tmp_path / "seed1" / ".before").mkdir()
+    assert list(parse_folder(tmp_path)) == ["seed1"]
 
 
 # --- logs of the public implementation ------------------------------------------------------------
