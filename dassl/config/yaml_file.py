@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from dassl.utils.errors import ConfigError, MissingFileError
+from dassl.utils.errors import ConfigError, MissingFileError, UserError
 
 MAX_BYTES = 256 << 10  # the longest of ours has 2,000
 MAX_VALUES = 10_000  # after aliases are replaced by what they stand for
@@ -47,6 +47,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             tree = loader.construct_document(root) if root is not None else None
         finally:
             loader.dispose()
+    except UserError:
+        raise
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

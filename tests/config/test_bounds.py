@@ -109,7 +109,7 @@ def test_bad_file(tmp_path, name):
     with pytest.raises((ConfigError, MissingFileError), match=message) as caught:
         merged(tmp_path, text)
     assert time.monotonic() - start < 20
-    assert "config.yaml" in str(caught.value)
+    assert str(caught.value).count("config.yaml") == 1
     assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1500
 
 

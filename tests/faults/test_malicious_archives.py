@@ -230,11 +230,15 @@ def test_bombs(tmp_path):
         zip_with(tmp_path / "many.zip", *((f"{i}", zero[: 10 << 20]) for i in range(31))),
     ):
         check_refused(archive, match="would become more than")
-    for opened, suffix in ((bz2.open, "bz2"), (lzma.open, "xz")):
-        archive = tmp_path / f"bomb.{suffix}"
-        with opened(archive, "wb") as file:
-            file.write(header("x", len(zero)) + zero)
-        check_refused(archive, match="would become more than")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opened", [bz2.open, lzma.open])
+def test_bombs_of_other_compressions(tmp_path, opened):
+    archive = tmp_path / "bomb"
+    with opened(archive, "wb") as file:
+        file.write(header("x", 300 << 20) + bytes(300 << 20))
+    check_refused(archive, match="would become more than")
 
 
 def test_a_tail_that_unpacks_to_much(tmp_path):

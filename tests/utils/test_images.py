@@ -208,6 +208,7 @@ def test_pipe_does_not_hang(tmp_path, link):
     assert isinstance(error, DataError) and "it is a pipe, not a file" in str(error)
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="a system without such sockets")
 def test_socket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as server:
