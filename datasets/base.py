@@ -67,6 +67,7 @@ class BenchmarkDataset(DatasetBase):
             section 4.1); 0: the validation list stays whole.
         few_shot_info: {"shots", "seed", "digest", "published"} of the sample; empty without one.
         split_digest: SHA-256 over train, val and test, before anything was drawn.
+        split_source: what the split is, in words: "official split", "split built here", ...
     """
 
     image_dir = ""
@@ -77,6 +78,7 @@ class BenchmarkDataset(DatasetBase):
     new_cnames: Mapping[str, str] = MappingProxyType({})
     template = "a photo of a {}."
     few_shot = True
+    split_source = "split built here"
     max_val_shots = 4
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -115,13 +117,17 @@ class BenchmarkDataset(DatasetBase):
         """
         self.require_folder(self.image_dir)
         if not self.split_file:
+            self.split_source = "the dataset's own split"
             split = self.build_split()
             return locate_files("the dataset's lists", self.image_dir, split)
         own, kept = derived_paths(self.dataset_dir, self.split_file)
         for path in (own, SPLITS / f"{self.split_file}.gz", kept):
             if path.is_file() and not self._is_outdated(path):
+                built = path == kept or b'"note"' in path.read_bytes()[:1000]  # by `save_derived`
+                self.split_source = "split built here" if built else "official split"
                 split = self.read_split(path, self.image_dir)
                 return locate_files(path, self.image_dir, split)
+        self.split_source = "split built here"
         note = f"built from the files of the dataset; not the official {self.split_file}"
         logger.warning(f"{type(self).__name__}: there is no official {own}. Its split is {note}.")
         split = locate_files("the dataset's lists", self.image_dir, self.build_split())

@@ -185,7 +185,8 @@ class ProgressKeeper:
         done = f", after {place.batch} batches of the next" if place.batch else ""
         logger.info(f"Previous epoch: {place.epoch}{done}")
         trainer.model_epoch = place.epoch
-        self._forget_the_rest(folder, place.epoch, sizes)
+        if not self._is_longer(state):
+            self._forget_the_rest(folder, place.epoch, sizes)
         return place.epoch
 
     def extra_entries(self) -> dict[str, Any]:
@@ -207,11 +208,18 @@ class ProgressKeeper:
         try:
             set_random_state(extra["random"])
             trainer.set_progress(extra["own"])
-            self._forget_the_rest(run_folder, checkpoint["epoch"], extra["files"])
+            if not self._is_longer(checkpoint):
+                self._forget_the_rest(run_folder, checkpoint["epoch"], extra["files"])
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} holds no state to go on from: {error!r}") from None
         if run_folder.resolve() == Path(trainer.output_dir).resolve():
             write_text(path.parent / POINTER_FILE, f"{path.name}\n")
+
+    def _is_longer(self, saved: dict[str, Any]) -> bool:
+        """Whether this run trains more epochs than the one that saved a state: it is another run,
+        and what the shorter one wrote stays."""
+        key = "OPTIM.MAX_EPOCH"
+        return saved[identity.KEY]["settings"][key] != self.trainer.made_by()["settings"][key]
 
     def _forget_the_rest(self, folder: Path, epoch: int, sizes: dict[str, int]) -> None:
         """Takes out what the interrupted run wrote later, if this run goes on in its folder."""

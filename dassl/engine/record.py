@@ -79,7 +79,7 @@ def what_it_rests_on(trainer: Any, split: str) -> str:
         _shots(cfg.DATASET.NUM_SHOTS, provenance.get("few_shot") or {}),
     ]
     if digest := provenance.get("split_digest"):
-        parts.append(f"{provenance.get('split', 'split')} {digest[:8]}")
+        parts.append(f"{getattr(dataset, 'split_source', 'split')} {digest[:8]}")
     if weights := trainer.weights_used():
         parts.append(f"{weights['name']} {weights['sha256'][:8]}")
     return ", ".join(parts)

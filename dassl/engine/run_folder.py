@@ -122,6 +122,10 @@ class RunFolder:
                 log.open()
                 write_text(self.path / "config.yaml", self.cfg.dump())
                 yield
+        except OSError as error:
+            if error.errno is not None and error.filename is None:
+                error.filename = str(self.path)  # a write tells no name
+            raise
         except TrainingStopped as stop:
             command = f". To go on: {resume_command(stop.folder)}" if stop.folder else ""
             raise TrainingStopped(stop.signum, f"{stop}{command}", stop.folder) from None

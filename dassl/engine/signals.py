@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT) and SIGTERM end a training where it can be continued.
+"""Ctrl-C (SIGINT), SIGTERM and a lost terminal (SIGHUP) end a training where it can be continued.
 
 The first signal asks; the training stops at the next batch, keeps its state, and says so. Where
 nothing is being changed, such as while a batch is loaded or the test set is evaluated, it stops at
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)]))
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -51,7 +51,9 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         self.asked, self._pid = None, os.getpid()
         if threading.current_thread() is threading.main_thread():
-            self._before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+            for signum in SIGNALS:
+                if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
+                    self._before[signum] = signal.signal(signum, self._receive)
         return self
 
     def __exit__(self, *error: object) -> None:

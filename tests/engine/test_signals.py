@@ -50,6 +50,17 @@ def test_the_second_ends():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -signal.SIGTERM
 
 
+def test_what_is_ignored_stays_ignored():
+    """As in a process that nohup started, or a shell in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.asked is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_in_a_thread_nothing_happens():
     before = signal.getsignal(signal.SIGINT)
     seen = []

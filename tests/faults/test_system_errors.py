@@ -192,5 +192,5 @@ def test_the_real_thing(data: Path, tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "error: " in done.stderr
-    assert "larger than is allowed" in done.stderr
+    assert f"{tmp_path / 'out'}: the file would be larger than is allowed" in done.stderr
     assert "Traceback" not in done.stderr
