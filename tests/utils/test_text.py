@@ -67,7 +67,9 @@ def test_what_a_console_cannot_show(encoding):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_log_lines(tmp_path, capsys, attack):
+def test_log_lines(tmp_path, capsys, attack, monkeypatch):
+    # pytest's own copy of the line cannot be sent from a process of xdist to the other.
+    monkeypatch.setattr(logging.getLogger("dassl"), "propagate", False)
     with Logger(str(tmp_path / "log.txt")) as log:
         sys.stdout = log
         get_logger("dassl.test").info(f"class {attack}, {LETTERS}")
