@@ -36,11 +36,13 @@ def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
     path = Path(fpath)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = record_line(record).encode()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # Windows would write other line ends
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o666)
     try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
+        if os.fstat(descriptor).st_size:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            if os.read(descriptor, 1) != b"\n":
+                line = b"\n" + line
         if os.write(descriptor, line) != len(line):
             raise OSError(errno.ENOSPC, "the record was cut short: is the disk full?", str(path))
         os.fsync(descriptor)

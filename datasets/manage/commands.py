@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.utils import UserError
+from dassl.utils.text import visible
 from datasets.manage.catalog import Entry
 from datasets.manage.fetch import Options, fetch, ways
 from datasets.manage.overview import list_table, place_of, status_table
@@ -59,7 +60,7 @@ def _download(entry: Entry, source_name: str, root: Path, options: Options) -> i
         problems = str(error).splitlines()
     if problems:
         for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {visible(problem)}", file=sys.stderr)
         print(f"{entry.name} is not complete. Other ways:")
         for way in ways(entry, root, source):
             print(f"  {way}")
@@ -93,12 +94,12 @@ def _report(name: str, steps: Iterator[Finding], alone: bool) -> int:
     print(name, flush=True)
     try:
         for what, finding in steps:
-            print(f"  {what:<9} {finding}", flush=True)
+            print(f"  {what:<9} {visible(finding)}", flush=True)
     except Absent as error:
         print("  not there" + (f": {error}" if alone else ""))
         return ABSENT
     except Fault as error:
-        print(f"{name}: WRONG: {error}")
+        print(visible(f"{name}: WRONG: {error}"))
         return WRONG
     print(f"{name}: OK")
     return OK

@@ -237,7 +237,9 @@ def test_labels_that_are_no_labels(tmp_path, label):
     """A range over all labels would take minutes, and the memory of the machine."""
     path = split_of([0, 1, label], tmp_path)
     start = time.monotonic()
-    with pytest.raises(DataError, match=r"split\.json (has no training images for label|is no split file)"):
+    with pytest.raises(
+        DataError, match=r"split\.json (has no training images for label|is no split file)"
+    ):
         check_split(path, read_split_file(path, tmp_path)[0])
     assert time.monotonic() - start < 5
 
