@@ -11,6 +11,7 @@ import json
 import math
 import stat
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +81,25 @@ def json_of(path: Path) -> dict[str, Any] | None:
 
 
 def yaml_of(path: Path) -> dict[str, Any] | None:
-    """Returns the settings in a YAML file; None: there is no file; raises DamagedFileError."""
+    """Returns the settings in a YAML file; None: there is no file; raises DamagedFileError.
+
+    Leave what is returned as it is.
+    """
     content = content_of(path)
     if content is None:
         return None
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where there is one
     try:
-        found = yaml.load(content.decode(), Loader=loader)  # both are safe loaders
-    except Exception as error:  # its constructors raise anything where bytes are arbitrary
+        return _settings(content)
+    except Exception as error:  # YAML's constructors raise anything where bytes are arbitrary
         raise DamagedFileError(path, error) from None
+
+
+@lru_cache(maxsize=4)  # one and the same file is asked for several things
+def _settings(content: bytes) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where there is one
+    found = yaml.load(content.decode(), Loader=loader)  # both are safe loaders
     if not isinstance(found, dict) or not _is_plain(found):
-        raise DamagedFileError(path, "it holds no settings")
+        raise ValueError("it holds no settings")
     return found
 
 
