@@ -125,9 +125,11 @@ class CLIPTrainer(TrainerX):
         """Returns the precision of methods without gradients: half on a GPU, float32 else."""
         return "fp16" if self.device.type == "cuda" else "fp32"
 
-    def weights_used(self) -> dict[str, str]:
-        """Returns name and SHA-256 of CLIP's weights file."""
+    def weights_used(self) -> dict[str, str] | None:
+        """Returns name and SHA-256 of CLIP's weights file; None: a subclass has other weights."""
         path = weights_file(backbone_of(self.cfg))
+        if not path.is_file():
+            return None
         return {"name": f"CLIP {backbone_name(self.cfg)}", "sha256": content_digest(path)}
 
     # --- image inputs -----------------------------------------------------------------------------

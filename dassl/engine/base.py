@@ -21,6 +21,7 @@ from dassl.utils import (
 )
 from dassl.utils.checkpoint import (
     BEST_FILE,
+    check_form,
     check_no_nan,
     newest_checkpoint,
     restore_checkpoint,
@@ -192,8 +193,7 @@ class TrainerBase:
         for name in self.get_model_names():
             path = checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
-            if not isinstance(checkpoint, dict) or not {"state_dict", "epoch"} <= checkpoint.keys():
-                raise CheckpointError(f"{path} is no checkpoint: it has no state_dict and epoch")
+            check_form(checkpoint, path)
             logger.info(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
             if (now := self.made_by()) is not None:
                 identity.check_usable(checkpoint.get(identity.KEY), now, path)

@@ -17,6 +17,7 @@ from dassl.engine import identity
 from dassl.engine.base import checkpoint_path
 from dassl.engine.progress import (
     Place,
+    check_place,
     cut_to,
     drop_records,
     file_sizes,
@@ -67,6 +68,11 @@ class ProgressKeeper:
         place, self._wanted = self._wanted, None
         if place is None:
             return 0
+        if (place.batch or 0) > self.trainer.num_batches:
+            raise CheckpointError(
+                f"the run stopped after batch {place.batch} of an epoch that has "
+                f"{self.trainer.num_batches} here: the data is another"
+            )
         for _ in range(place.batch or 0):
             load()
         set_random_state(place.random)
@@ -170,17 +176,18 @@ class ProgressKeeper:
         try:
             identity.check_same_run(state[identity.KEY], trainer.made_by(), path)
             place, models = Place(**state["place"]), state["models"]
+            check_place(place, trainer.max_epoch)
             logger.info(f"Found checkpoint at {folder} (will resume training)")
             for name in trainer.get_model_names():
                 logger.info(f'Loading checkpoint from "{path}"')
                 restore_checkpoint(models[name], path, *trainer.parts_of(name))
             trainer.set_progress(state["progress"])
-            if place.batch is None:
-                set_random_state(place.random)
-            else:
-                self._wanted = place
+            set_random_state(place.random)
+            self._wanted = None if place.batch is None else place
             sizes = state["files"]
-        except (KeyError, TypeError) as error:
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path} is no saved state of a training: {error!r}") from None
         done = f", after {place.batch} batches of the next" if place.batch else ""
         logger.info(f"Previous epoch: {place.epoch}{done}")
@@ -210,7 +217,9 @@ class ProgressKeeper:
             trainer.set_progress(extra["own"])
             if not self._is_longer(checkpoint):
                 self._forget_the_rest(run_folder, checkpoint["epoch"], extra["files"])
-        except (KeyError, TypeError, AttributeError) as error:
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path} holds no state to go on from: {error!r}") from None
         if run_folder.resolve() == Path(trainer.output_dir).resolve():
             write_text(path.parent / POINTER_FILE, f"{path.name}\n")

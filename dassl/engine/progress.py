@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from dassl.utils import CheckpointError, MetricMeter, load_checkpoint
 from dassl.utils.files import PathLike, write_text
 from dassl.utils.logger import get_logger
+from dassl.utils.random_state import set_random_state
 from dassl.utils.results import read_records, record_line
 from dassl.utils.sealed import save_sealed
 
@@ -52,6 +53,20 @@ class Place(NamedTuple):
     random: dict[str, Any]
     epoch_random: dict[str, Any] | None = None
     losses: Mapping[str, list[float]] | None = None
+
+
+def check_place(place: Place, max_epoch: int) -> None:
+    """Raises some error if a place is none in a training of `max_epoch` epochs."""
+    epoch, batch = place.epoch, place.batch
+    if type(epoch) is not int or not 0 <= epoch <= max_epoch:
+        raise ValueError(f"epoch {epoch!r} of {max_epoch}")
+    set_random_state(place.random)
+    if batch is None:
+        return
+    if type(batch) is not int or batch < 0:
+        raise ValueError(f"batch {batch!r}")
+    set_meters(MetricMeter(), place.losses or {})
+    set_random_state(place.epoch_random)
 
 
 def save_progress(folder: PathLike, state: Mapping[str, Any]) -> None:

@@ -173,11 +173,20 @@ def newest_checkpoint(fdir: PathLike) -> tuple[Path, dict[str, Any]]:
     errors = []
     for path in dict.fromkeys([*([named] if named else []), *by_epoch]):
         try:
-            return path, load_checkpoint(str(path))
+            checkpoint = load_checkpoint(str(path))
+            check_form(checkpoint, path)
+            return path, checkpoint
         except (CheckpointError, MissingFileError) as error:
             errors.append(str(error))
             logger.warning(f"Note: {error}; the one before is used")
     raise CheckpointError("no checkpoint can be read: " + "; ".join(errors))
+
+
+def check_form(checkpoint: Any, fpath: PathLike) -> None:
+    """Raises CheckpointError unless there are a state dict and a number of epochs."""
+    content = checkpoint if isinstance(checkpoint, dict) else {}
+    if not isinstance(content.get("state_dict"), dict) or type(content.get("epoch")) is not int:
+        raise CheckpointError(f"{fpath} is no checkpoint: it lacks state_dict or epoch")
 
 
 def saved_epochs(folder: Path) -> list[int]:

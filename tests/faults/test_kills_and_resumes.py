@@ -61,8 +61,15 @@ def test_killed_at_random_moments(whole: tuple[Case, dict], root: Path, tmp_path
     assert differences(expected, traces(out)) == []
 
 
-@pytest.mark.parametrize("name", [r"progress\.pt", r"model.*", "checkpoint", r"results\.jsonl"])
-@pytest.mark.parametrize("moment", ["half", "before", "after"])
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        (r"progress\.pt", "half"),
+        (r"model.*", "before"),
+        ("checkpoint", "after"),
+        (r"results\.jsonl", "half"),
+    ],
+)
 def test_killed_in_writing(whole, root: Path, tmp_path: Path, name: str, moment: str):
     case, expected = whole
     out = tmp_path / "run"
