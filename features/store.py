@@ -195,6 +195,8 @@ class _Part:
 
 def _open_part(path: Path) -> _Part | None:
     try:
+        if not path.is_file():  # a pipe would never end
+            raise FileNotFoundError if not os.path.lexists(path) else ValueError("no file")
         with path.open("rb") as file:
             ids = np.lib.format.read_array(file, allow_pickle=False)
             np.lib.format.read_magic(file)
