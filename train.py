@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 
@@ -16,10 +15,11 @@ import datasets
 import trainers
 from dassl.config import Config, collect_problems, get_cfg_default
 from dassl.engine import build_trainer, config_problems
+from dassl.engine.run_folder import RunFolder
 from dassl.utils import ConfigError, collect_env_info, set_random_seed, setup_logger
 from dassl.utils.cli import run_cli
-from dassl.utils.files import write_text
 from dassl.utils.logger import get_logger
+from dassl.utils.system_errors import system_errors_explained
 
 logger = get_logger("train")  # not __name__, which is __main__ for a command
 
@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backbone", default="", help="name of a CLIP, such as ViT-B/16 or tiny")
     add("--backbone-path", default="", help="CLIP weights file of your own")
     add("--head", default="", help="name of a classification head, for methods that have one")
+    add("--overwrite", action="store_true", help="delete what an earlier run left in --output-dir")
     add("--eval-only", action="store_true", help="evaluate, do not train")
     add("--model-dir", default="", help="output folder of the run to evaluate")
     add("--load-epoch", type=int, help="epoch to evaluate; absent: the best on validation")
@@ -123,12 +124,13 @@ def main(args: argparse.Namespace) -> float | None:
     """
     args = completed(args)
     cfg = setup_cfg(args)
+    folder = RunFolder(cfg, args)
     torch.backends.cudnn.benchmark = torch.cuda.is_available()
     if cfg.SEED >= 0:
         logger.info(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
     # The log file appears once the run is built: one that cannot start leaves no folder behind.
-    with setup_logger(cfg.OUTPUT_DIR, delay=True) as log:
+    with system_errors_explained(), setup_logger(cfg.OUTPUT_DIR, delay=True) as log:
         given = "\n".join(f"{name}: {value}" for name, value in sorted(vars(args).items()))
         logger.info(f"***************\n** Arguments **\n***************\n{given}")
         logger.info(f"************\n** Config **\n************\n{cfg}")
@@ -137,11 +139,10 @@ def main(args: argparse.Namespace) -> float | None:
         trainer = build_trainer(cfg)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        log.open()
-        write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
-        if args.eval_only:
-            return trainer.test()
-        return None if args.no_train else trainer.train()
+        with folder.at_work(log, trainer):
+            if args.eval_only:
+                return trainer.test()
+            return None if args.no_train else trainer.train()
 
 
 if __name__ == "__main__":

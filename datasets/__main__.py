@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dassl.utils.cli import run_cli
 from datasets.manage.catalog import entries
-from datasets.manage.commands import download, show_list, show_status, verify
+from datasets.manage.commands import download, show_list, show_status, verify, verify_own
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,9 +36,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--unchecked", action="store_true", help="take files whose checksum is not the known one"
     )
 
-    sub = command("verify", verify, "check a dataset; exit code 0: OK, 1: wrong, 2: not there")
+    sub = command(
+        "verify", verify, "check a dataset, or Folder; exit code 0: OK, 1: wrong, 2: not there"
+    )
     common(sub, True)
     sub.add_argument("--full", action="store_true", help="decode all images, not a sample")
+    sub.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings for Folder (images of your own), such as DATASET.CSV birds.csv",
+    )
     sub.add_argument(
         "--seeds",
         type=int,
@@ -60,7 +69,11 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> None:
         nonlocal code
-        code = args.run(args, entries(getattr(args, "name", "all")))
+        name = getattr(args, "name", "all")
+        if args.run is verify and name.lower() == "folder":
+            code = verify_own(args)
+        else:
+            code = args.run(args, entries(name))
 
     return run_cli(command) or code
 

@@ -21,9 +21,12 @@ from dassl.utils.tools import without_garbage_collection
 from datasets.few_shot import describe_sample, few_shot_sample, sample_info, split_digest
 from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.readers.folder_index import image_names
+from datasets.readers.image_tree import PassedOver, is_no_class
 from datasets.readers.split_files import (
     Split,
     check_split,
+    files_now,
+    is_ours,
     locate_files,
     paths_below,
     read_split_file,
@@ -64,6 +67,7 @@ class BenchmarkDataset(DatasetBase):
             section 4.1); 0: the validation list stays whole.
         few_shot_info: {"shots", "seed", "digest", "published"} of the sample; empty without one.
         split_digest: SHA-256 over train, val and test, before anything was drawn.
+        split_source: what the split is, in words: "official split", "split built here", ...
     """
 
     image_dir = ""
@@ -74,6 +78,7 @@ class BenchmarkDataset(DatasetBase):
     new_cnames: Mapping[str, str] = MappingProxyType({})
     template = "a photo of a {}."
     few_shot = True
+    split_source = "split built here"
     max_val_shots = 4
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -112,20 +117,40 @@ class BenchmarkDataset(DatasetBase):
         """
         self.require_folder(self.image_dir)
         if not self.split_file:
+            self.split_source = "the dataset's own split"
             split = self.build_split()
             return locate_files("the dataset's lists", self.image_dir, split)
         own, kept = derived_paths(self.dataset_dir, self.split_file)
         for path in (own, SPLITS / f"{self.split_file}.gz", kept):
-            if path.is_file():
+            if path.is_file() and not self._is_outdated(path):
+                built = path == kept or b'"note"' in path.read_bytes()[:1000]  # by `save_derived`
+                self.split_source = "split built here" if built else "official split"
                 split = self.read_split(path, self.image_dir)
                 return locate_files(path, self.image_dir, split)
+        self.split_source = "split built here"
         note = f"built from the files of the dataset; not the official {self.split_file}"
-        logger.warning(f"{type(self).__name__}: there is no {own}. Its split is {note}.")
+        logger.warning(f"{type(self).__name__}: there is no official {own}. Its split is {note}.")
         split = locate_files("the dataset's lists", self.image_dir, self.build_split())
-        content = {"note": note, **split_lists(split, self.image_dir)}
+        content = {"note": note, "built_from": files_now(self.dataset_dir)}
+        content |= split_lists(split, self.image_dir)
         if path := save_derived(content, self.dataset_dir, self.split_file):
             logger.info(f"Saved split to {path}")
         return split
+
+    def _is_outdated(self, path: Path) -> bool:
+        """Whether we built a split file from other files than there are now."""
+        if not is_ours(path):
+            return False
+        content = read_json(path)
+        known = content.get("built_from") if isinstance(content, dict) else None
+        before = known or "files that it does not name"
+        now = files_now(self.dataset_dir)
+        if before != now:
+            logger.warning(
+                f"Note: {path} was built from {before}, and {self.dataset_dir} holds {now}; "
+                "building it anew"
+            )
+        return before != now
 
     def build_split(self) -> Split:
         """Draws a split where there is no official one; always the same for the same files."""
@@ -240,15 +265,17 @@ class BenchmarkDataset(DatasetBase):
         logger.info(
             f"Splitting into {p_trn:.0%} train, {p_val:.0%} val, and {1 - p_trn - p_val:.0%} test"
         )
-        folders = [f for f in listdir_nohidden(image_dir) if f not in ignored]
+        folders = [
+            f for f in listdir_nohidden(image_dir) if f not in ignored and not is_no_class(f)
+        ]
         folders = [f for f in folders if (Path(image_dir) / f).is_dir()]
-        classes = []
+        classes, passed = [], PassedOver()
         for label, folder in enumerate(folders):
             start = str(Path(image_dir) / folder) + os.sep
             name = (new_cnames or {}).get(folder, folder)
-            classes.append(
-                [Datum(start + f, label, classname=name) for f in image_names(Path(start))]
-            )
+            images = image_names(Path(start), passed)
+            classes.append([Datum(start + f, label, classname=name) for f in images])
+        passed.say(image_dir)
         return split_classes(classes, p_trn, p_val, rng)
 
     @staticmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import random
 from collections import Counter
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, read_json
 from dassl.utils.logger import get_logger
+from dassl.utils.safe_pickle import InertUnpickler, Record
 from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.resources import PUBLISHED
 
@@ -189,7 +189,7 @@ def _read_stored(
         else:
             return None
         return _pick(dataset, train, rows["train"]), _pick(dataset, val, rows["val"])
-    except (KeyError, TypeError, IndexError, DataError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         logger.warning(
             f"Note: the stored few-shot sample does not fit the data ({error}); drawing anew"
         )
@@ -216,23 +216,26 @@ def _rows_below(items: list[Datum], folder: str) -> list[tuple[str, int]]:
     return rows
 
 
-class _DatumUnpickler(pickle.Unpickler):
-    """Admits nothing but Datum: a pickle could otherwise run any code."""
+class _DatumUnpickler(InertUnpickler):
+    """Admits nothing but Datum, and of that only the attributes: a pickle could run any code."""
 
-    def find_class(self, module: str, name: str) -> type:
+    def find_class(self, module: str, name: str) -> type[Record]:
         if (module, name) == ("dassl.data.datasets.base_dataset", "Datum"):
-            return Datum
+            return super().find_class(module, name)
         raise DataError(f"it wants to load {module}.{name}")
+
+
+def _datum(record: Record) -> Datum:
+    state = record.state
+    return Datum(state["_impath"], state["_label"], state["_domain"], state["_classname"])
 
 
 def _unpickle(path: Path) -> dict[str, list[Datum]]:
     try:
         content = _DatumUnpickler(io.BytesIO(path.read_bytes())).load()
-        parts = {"train": list(content["train"]), "val": list(content.get("val", ()))}
+        stored = {"train": content["train"], "val": content.get("val", ())}
+        return {part: [_datum(record) for record in items] for part, items in stored.items()}
     except DataError as error:
         raise DataError(f"{path} is not opened: {error}") from None
     except Exception as error:  # a damaged pickle can fail in any way
         raise DataError(f"{path} is damaged: {error!r}") from None
-    if not all(isinstance(item, Datum) for items in parts.values() for item in items):
-        raise DataError(f"{path} holds other things than images")
-    return parts

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from dassl.utils import DataError, MissingFileError, read_json
-from dassl.utils.errors import closest
+from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
 from datasets.base import BenchmarkDataset
-from datasets.readers.own_images import UNSPLIT, Row, find_file, read_csv, read_folders
-from datasets.readers.split_files import Split
+from datasets.readers.class_names import alike_in_prompts, class_names
+from datasets.readers.class_order import numbers_of, ordered_classes, with_plain_numbers
+from datasets.readers.copies import across_parts, describe_copies
+from datasets.readers.image_tree import PassedOver
+from datasets.readers.own_csv import read_csv
+from datasets.readers.own_folders import read_folders
+from datasets.readers.parts import UNSPLIT, Parts, Row, each_file_once
+from datasets.readers.pictures import PictureReader
+from datasets.readers.split_files import PARTS, Split
+from datasets.readers.text_files import find_file
 
 logger = get_logger(__name__)
 
 P_VAL, P_TEST = 0.2, 0.3  # shares of each class, as in the splits of CoOp's datasets
+SHOWN = 12  # classes whose names are logged
 
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Adds the settings of this dataset to a configuration."""
     cfg.DATASET.CSV = ""  # file with the columns path,label[,split]; empty: folders below ROOT
     cfg.DATASET.CLASSNAMES = None  # list in label order, or file; None: as the folders are called
+    cfg.DATASET.ENCODING = ""  # of these two files, if they do not say; such as latin-1, gbk
     cfg.DATASET.TEMPLATE = ""  # zero-shot prompt with {} for the name; empty: the default
+    cfg.DATASET.BACKGROUND = "white"  # what transparent pixels show
+    cfg.DATASET.VALUE_RANGE = ()  # black and white of deep grey images that do not say
 
 
 @DATASET_REGISTRY.register()
@@ -43,9 +53,16 @@ class Folder(BenchmarkDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         self.settings = cfg.DATASET
+        self.reader = self.image_reader(cfg)
         if self.settings.TEMPLATE:
             self.template = checked_template(self.settings.TEMPLATE)
         super().__init__(cfg)
+        self.provenance.update(self.origin)
+
+    @classmethod
+    def image_reader(cls, cfg: CfgNode) -> PictureReader:
+        """Returns what reads the images: their true range, orientation and transparency count."""
+        return PictureReader(cfg.DATASET.BACKGROUND, tuple(cfg.DATASET.VALUE_RANGE or ()))
 
     @classmethod
     def locate(cls, root: Path) -> tuple[Path, Path]:
@@ -81,19 +98,50 @@ class Folder(BenchmarkDataset):
                 "that holds your class folders, or train and test"
             )
         source = self.csv_file or root
-        parts = read_csv(self.csv_file, root) if self.csv_file else read_folders(root)
+        parts, passed = self._parts(root)
+        parts, linked = each_file_once(source, parts)
+        for path in linked:
+            passed.add("second links to an image", path)
+        passed.say(root)
         classes = ordered_classes(source, parts)
-        names = class_names(self.settings.CLASSNAMES, classes, root)
-        if all(map(str.isdecimal, names)):
-            logger.warning(
-                "Note: the prompts will say '0', '1', ...; give names with DATASET.CLASSNAMES"
-            )
+        names = class_names(self.settings.CLASSNAMES, classes, root, self.settings.ENCODING)
+        say_names(classes, names)
         label_of = {name: label for label, name in enumerate(classes)}
-        train, val, test = (
+        split = tuple(
             [Datum(path, label_of[c], classname=names[label_of[c]]) for path, c in rows]
             for rows in fill_parts(source, parts)
         )
-        return train, val, test
+        copies = across_parts(dict(zip(PARTS, split)))
+        if copies:
+            logger.warning(
+                f"Note: {describe_copies(copies)}: what is measured on such images says nothing. "
+                "Keep one of each; python -m datasets verify Folder lists them."
+            )
+        self.origin = {
+            "class_names": [list(pair) for pair in zip(classes, names)],
+            "passed_over": passed.counts(),
+            "copies": len(copies),
+        }
+        return split
+
+    def _parts(self, root: Path) -> tuple[Parts, PassedOver]:
+        if self.csv_file is None:
+            return read_folders(str(root), self.reader.check)
+        parts = read_csv(self.csv_file, root, self.reader.check, self.settings.ENCODING)
+        return with_plain_numbers(self.csv_file, parts), PassedOver()
+
+
+def say_names(classes: list[str], names: list[str]) -> None:
+    """Logs which class has which name in the prompts, and what may be odd about the names."""
+    pairs = [f"{name} -> {text}" for name, text in zip(classes, names)]
+    logger.info(f"Classes and their names in prompts: {listed(pairs, at_most=SHOWN)}")
+    if numbers_of(names) is not None:
+        logger.warning(
+            "Note: the prompts will say '0', '1', ...; give names with DATASET.CLASSNAMES"
+        )
+    groups = [" = ".join(map(repr, group)) for group in alike_in_prompts(names)]
+    if groups:
+        logger.warning(f"Note: classes with one and the same prompt: {listed(groups)}")
 
 
 def checked_template(template: str) -> str:
@@ -104,89 +152,6 @@ def checked_template(template: str) -> str:
             "class name, such as 'a photo of a {}, a type of bird.'"
         )
     return template
-
-
-# --- folders --------------------------------------------------------------------------------------
-
-
-def ordered_classes(source: object, parts: dict[str, list[Row]]) -> list[str]:
-    """Returns the classes in label order: sorted by name, or by number if all are numbers."""
-    found = {part: {name for _, name in rows} for part, rows in parts.items()}
-    trained = found.get("train", found.get(UNSPLIT, set()))
-    for part, names in found.items():
-        unknown = sorted(names - trained)
-        if unknown:
-            raise DataError(
-                f"{source}: {part} has classes that train does not have ({len(unknown)}): "
-                f"{listed(unknown)}. Add training images of them, or take them out."
-            )
-    if len(trained) < 2:
-        raise DataError(
-            f"{source} has {len(trained)} class ({listed(sorted(trained)) or 'none'}); there must "
-            "be two or more to tell apart"
-        )
-    if not isinstance(source, Path) or source.is_dir() or not all(map(str.isdecimal, trained)):
-        return sorted(trained)
-    numbers = {int(name): name for name in sorted(trained)}
-    gap = [n for n in range(max(numbers) + 1) if n not in numbers]
-    if gap or len(numbers) < len(trained):
-        raise DataError(
-            f"{source}: the labels are numbers up to {max(numbers)}, but {listed(gap) or 'none'} "
-            "of those in between are missing; count from 0 without gaps, each label written in one "
-            "way, or write class names instead"
-        )
-    return [numbers[n] for n in sorted(numbers)]
-
-
-def class_names(setting: Any, classes: list[str], root: Path) -> list[str]:
-    """Returns the names for the prompts in label order.
-
-    Args:
-        setting: DATASET.CLASSNAMES. A list in label order; "one,two,three"; or a file: JSON with
-            such a list or with {class: name}, or text with a name a line, or "class name" lines.
-        classes: folders or labels as they are called, in label order.
-        root: where the file is looked for, too.
-    """
-    if setting is None or setting == "":
-        return list(classes)
-    names = _read_names(setting, classes, root) if isinstance(setting, str) else setting
-    if isinstance(names, dict):
-        unknown = [key for key in names if key not in classes]
-        if unknown:
-            raise DataError(
-                f"DATASET.CLASSNAMES names classes that the data does not have ({len(unknown)}): "
-                f"{listed(unknown)}.{closest(unknown[0], classes)}"
-            )
-        names = [names.get(name, name) for name in classes]
-    if not isinstance(names, list | tuple) or not all(str(name).strip() for name in names):
-        raise DataError(
-            f"DATASET.CLASSNAMES is {names!r}; expected names in label order, or a file"
-        )
-    if len(names) != len(classes):
-        raise DataError(
-            f"DATASET.CLASSNAMES has {len(names)} names, but the data has {len(classes)} classes: "
-            f"{listed(classes)}. Give one name a class, in this order."
-        )
-    return [str(name).strip() for name in names]
-
-
-def _read_names(setting: str, classes: list[str], root: Path) -> Any:
-    file = find_file(setting, root)
-    if file is None and "," in setting:
-        return setting.split(",")
-    if file is None:
-        raise MissingFileError(
-            f"DATASET.CLASSNAMES is {setting!r}, which is no file, neither here nor in {root}; "
-            "expected a file, or names separated by commas"
-        )
-    if file.suffix.lower() == ".json":
-        return read_json(file)
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    lines = [line for line in lines if line]
-    pairs = [line.split("\t" if "\t" in line else None, 1) for line in lines]
-    if all(len(pair) == 2 and pair[0].strip() in classes for pair in pairs):
-        return {name.strip(): text.strip() for name, text in pairs}
-    return lines
 
 
 def fill_parts(

@@ -41,7 +41,7 @@ class ImageEncoder:
     def __init__(self, visual: Any, backend: str | None = None) -> None:
         self.visual = visual
         self.images = 0
-        self.folded = Folded.beside(visual, backend)
+        self.folded = Folded.shared_by(visual, backend)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:

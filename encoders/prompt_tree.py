@@ -20,7 +20,7 @@ that two tiles share is computed in both.) All other layers see one list of rows
     rows    V1 V2 │ abbey . [END] golf course . [END] ball . [END]
     tiles   [V1 V2 abbey . [END]  –  ]   [golf course . [END] ball . [END]]   (– is padding)
 
-Numbers: a token id stands for itself, `learned(i)` for learned vector i.
+Numbers: a token id stands for itself, `learned_token(i)` for learned vector i.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TILE = 32  # tokens; 16 to 64 were equally fast, smaller and larger ones slower
 Path = tuple[int, ...]  # the tokens from the root to a token
 
 
-def learned(index: int) -> int:
+def learned_token(index: int) -> int:
     """Returns the number that stands for a learned vector in a sequence."""
     return -1 - index
 
@@ -55,7 +55,7 @@ class Tiles:
 
 
 @dataclass(eq=False)
-class Rows:
+class PackedRows:
     """The tokens of some prompts as rows, and the tiles they attend in.
 
     T rows: first those of learned vectors, then those of constant tokens. F frozen tokens.
@@ -74,7 +74,7 @@ class Rows:
     end_tiles: Tiles  # the end tokens as queries
     n_rows: int = field(default=0)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Rows:
+    def to(self, device: torch.device, dtype: torch.dtype) -> PackedRows:
         """Returns a copy on a device, with masks in a floating-point type."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in moved.items():
@@ -83,7 +83,7 @@ class Rows:
             elif isinstance(value, Tiles):
                 mask = value.mask.to(device, dtype)
                 moved[name] = Tiles(value.rows.to(device), value.slots.to(device), mask)
-        return Rows(**moved)
+        return PackedRows(**moved)
 
 
 class PromptTree:
@@ -102,7 +102,7 @@ class PromptTree:
         place = {path: i for i, path in enumerate(self.sequences)}
         self.order = torch.tensor([place[path] for path in paths])  # (C,)
         self.frozen = self._frozen_paths() if freeze else []
-        self._rows: dict[tuple, list[Rows]] = {}
+        self._rows: dict[tuple, list[PackedRows]] = {}
         self._order: dict[torch.device, Tensor] = {}
 
     def order_on(self, device: torch.device) -> Tensor:
@@ -121,7 +121,7 @@ class PromptTree:
                 beginnings.add(sequence[: n + 1])
         return sorted(beginnings)
 
-    def rows(self, limit: int, device: torch.device, dtype: torch.dtype) -> list[Rows]:
+    def rows(self, limit: int, device: torch.device, dtype: torch.dtype) -> list[PackedRows]:
         """Returns the rows of all prompts, in groups of whole prompts with about `limit` rows."""
         limit = min(limit, self.n_tokens)  # one entry for all limits that are large enough
         key = (limit, device, dtype)
@@ -142,7 +142,7 @@ class PromptTree:
             room -= needed
         return parts
 
-    def _build(self, sequences: list[Path]) -> Rows:
+    def _build(self, sequences: list[Path]) -> PackedRows:
         trunk = _shared_beginning(sequences)
         trunk_paths = [trunk[: n + 1] for n in range(len(trunk))]
         frozen = {path: i for i, path in enumerate(self.frozen)}
@@ -162,7 +162,7 @@ class PromptTree:
         end_keys = [(ends[sequence], sequence) for sequence in sequences]
         queries = [[p if p not in frozen else None for p in tile] for tile in tiles]
         end_queries = [[p for n, p in end_keys if n == tile] for tile in range(len(tiles))]
-        return Rows(
+        return PackedRows(
             vector=_index(-1 - path[-1] for _, path in active[:n_vectors]),
             vector_position=_index(len(path) - 1 for _, path in active[:n_vectors]),
             token=_index(path[-1] for _, path in active[n_vectors:]),

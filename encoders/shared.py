@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dassl.utils.files import file_state
-from encoders.kernels.folding import Seal
+from encoders.kernels.folding import Fingerprint
 from encoders.load import freeze, load_model
 from encoders.openai import CLIP, advance_rng_like_building, weights_file
 
@@ -54,7 +54,9 @@ def load_frozen_clip(
     forget()
     clip_model = load_model(name_or_file, precision, activation, head_width).to(device)
     freeze(clip_model)
-    _kept = _Kept(key, clip_model, Seal(_weights(clip_model)), {before: torch.get_rng_state()})
+    _kept = _Kept(
+        key, clip_model, Fingerprint(_weights(clip_model)), {before: torch.get_rng_state()}
+    )
     return clip_model
 
 
@@ -70,14 +72,14 @@ def forget() -> None:
 class _Kept:
     key: tuple
     clip_model: CLIP
-    seal: Seal
+    fingerprint: Fingerprint
     draws: dict[bytes, Tensor] = field(default_factory=dict)  # state before loading → after it
 
     def is_untouched(self) -> bool:
         weights = list(_weights(self.clip_model))
         trained = any(weight.requires_grad for weight in weights)
         in_training = any(module.training for module in self.clip_model.modules())
-        return self.seal.holds(weights) and not trained and not in_training
+        return self.fingerprint.matches(weights) and not trained and not in_training
 
 
 _kept: _Kept | None = None

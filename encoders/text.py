@@ -39,7 +39,7 @@ from encoders.kernels.folding import Folded
 from encoders.kernels.frozen_linear import FrozenBlock
 from encoders.kernels.tree_attention import attend
 from encoders.openai import CLIP
-from encoders.prompt_tree import PromptTree, Rows, learned
+from encoders.prompt_tree import PackedRows, PromptTree, learned_token
 from encoders.tower import FrozenTower
 
 # Share of the free memory that a chunk may take. Chunks change results by rounding alone.
@@ -65,7 +65,7 @@ class TextEncoder(nn.Module):
         self.ln_final = clip_model.ln_final
         self.text_projection = clip_model.text_projection
         self.chunk = chunk
-        self.folded = Folded.beside(clip_model, backend)
+        self.folded = Folded.shared_by(clip_model, backend)
         self._limits: dict[tuple, int] = {}  # rows that fit into memory
 
     @property
@@ -93,7 +93,7 @@ class TextEncoder(nn.Module):
         chunks = context.split(groups)
         recompute = grad and len(chunks) * len(rows) > 1
 
-        def run(part: Tensor, some: Rows) -> Tensor:
+        def run(part: Tensor, some: PackedRows) -> Tensor:
             if recompute:
                 # No random state to keep: nothing is drawn, and a graph cannot read it.
                 return checkpoint(
@@ -113,7 +113,7 @@ class TextEncoder(nn.Module):
         n, length, width = prompts.shape
         starts = range(0, n * length, length)
         ids = [range(start, start + end + 1) for start, end in zip(starts, eot.tolist())]
-        tree = PromptTree([[learned(i) for i in row] for row in ids])
+        tree = PromptTree([[learned_token(i) for i in row] for row in ids])
         return self(prompts.reshape(1, n * length, width), tree)[0]
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class _Constants:
 
     def __init__(self, frozen: list[Tensor]) -> None:
         self.frozen = frozen  # (F, 2 D) keys and values of the frozen tokens, in each block
-        self.first: WeakKeyDictionary[Rows, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+        self.first: WeakKeyDictionary[PackedRows, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
 
 class _TextTower(FrozenTower):
@@ -161,20 +161,25 @@ class _TextTower(FrozenTower):
         self.positions = encoder.positional_embedding.detach()
         self.constants: WeakKeyDictionary[PromptTree, _Constants] = WeakKeyDictionary()
 
-    def run(self, context: Tensor, rows: Rows, tree: PromptTree) -> Tensor:
+    def run(self, context: Tensor, rows: PackedRows, tree: PromptTree) -> Tensor:
         """(G, V, D) context → (G, prompts in `rows`, E)."""
         groups, frozen = len(context), self._constants(tree).frozen
         x = context.index_select(1, rows.vector) + self.positions[rows.vector_position]
         x = x.to(self.stream)  # (G, rows of learned vectors, D)
-        qkv = self._enter(x)
-        first_x, first_qkv = self._first(rows, tree)  # (other rows, D), (other rows, 3 D)
+        qkv = self._first_qkv(x)
+        first_x, first_qkv = self._constant_rows(rows, tree)  # (other rows, D), (other rows, 3 D)
         x = torch.cat([x, first_x.expand(groups, -1, -1)], dim=1)  # (G, T, D)
         qkv = torch.cat([qkv, first_qkv.expand(groups, -1, -1)], dim=1)  # (G, T, 3 D)
-        x = self._walk(x, qkv, rows, frozen)  # (G, prompts, D)
+        x = self._run_blocks(x, qkv, rows, frozen)  # (G, prompts, D)
         return self.project(x)  # (G, prompts, E)
 
-    def _walk(
-        self, x: Tensor, qkv: Tensor, rows: Rows, frozen: list[Tensor], keep: list | None = None
+    def _run_blocks(
+        self,
+        x: Tensor,
+        qkv: Tensor,
+        rows: PackedRows,
+        frozen: list[Tensor],
+        keep: list | None = None,
     ) -> Tensor:
         """Takes rows (G, T, D) through all blocks and returns those of the end tokens.
 
@@ -219,10 +224,10 @@ class _TextTower(FrozenTower):
         (rows,) = ends.rows(10**9, self.positions.device, self.dtype)
         x, qkv = self._embed(rows)
         keep: list[Tensor] = []
-        self._walk(x[None], qkv[None], rows, nothing, keep)
+        self._run_blocks(x[None], qkv[None], rows, nothing, keep)
         return keep
 
-    def _first(self, rows: Rows, tree: PromptTree) -> tuple[Tensor, Tensor]:
+    def _constant_rows(self, rows: PackedRows, tree: PromptTree) -> tuple[Tensor, Tensor]:
         """Returns what enters the first block at constant tokens, and its projections."""
         first = self._constants(tree).first
         if rows not in first:
@@ -230,12 +235,12 @@ class _TextTower(FrozenTower):
                 first[rows] = self._embed(rows)
         return first[rows]
 
-    def _embed(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _embed(self, rows: PackedRows) -> tuple[Tensor, Tensor]:
         """Constant tokens' embeddings (n, D) and queries, keys and values (n, 3 D)."""
         x = (self.tokens[rows.token] + self.positions[rows.token_position]).to(self.stream)
-        return x, self._enter(x)
+        return x, self._first_qkv(x)
 
-    def _enter(self, x: Tensor) -> Tensor:
+    def _first_qkv(self, x: Tensor) -> Tensor:
         """Queries, keys and values of the first block (unless it is the last as well)."""
         block = self.blocks[0]
         return block.qkv(block.norm(x)) if len(self.blocks) > 1 else x[..., :0]

@@ -26,7 +26,7 @@ class EncodedAhead:
     """A training loader's batches with "features" (B, E) in place of "img" (B, 3, H, W).
 
     Args:
-        loader: yields batches with "img"; what is no 4-dimensional tensor is left as it is.
+        loader: yields batches with "img"; what is no tensor (several views) is left as it is.
         encode: images → features, both on `device`.
         device: where features are wanted.
         max_bytes: bound of the views that wait; a batch at least is taken.
@@ -78,4 +78,4 @@ class EncodedAhead:
 
 def _has_images(batch: Batch) -> bool:
     image = batch.get("img") if isinstance(batch, dict) else None
-    return isinstance(image, Tensor) and image.dim() == 4
+    return isinstance(image, Tensor)

@@ -25,7 +25,7 @@ from dassl.data import DatasetWrapper
 from dassl.data.workers import plain_sampler
 from dassl.utils import read_image
 from dassl.utils.files import file_state
-from encoders.kernels.folding import Seal
+from encoders.kernels.folding import Fingerprint
 from encoders.openai import CLIP
 from features.store import make_id
 
@@ -40,7 +40,7 @@ VIEW_STEPS = (
     T.RandomGrayscale,
 )
 
-_digests: WeakKeyDictionary[nn.Module, tuple[Seal, str]] = WeakKeyDictionary()
+_digests: WeakKeyDictionary[nn.Module, tuple[Fingerprint, str]] = WeakKeyDictionary()
 
 
 def space_of(visual: nn.Module, precision: str, device: torch.device) -> str:
@@ -56,13 +56,13 @@ def space_of(visual: nn.Module, precision: str, device: torch.device) -> str:
 def _weights_digest(visual: nn.Module) -> str:
     tensors = visual.state_dict(keep_vars=True)
     known = _digests.get(visual)
-    if known is None or not known[0].holds(tensors.values()):
+    if known is None or not known[0].matches(tensors.values()):
         sha256 = hashlib.sha256()
         for name, tensor in sorted(tensors.items()):
             sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().flatten()
             sha256.update(flat.view(torch.uint8).numpy())
-        known = _digests[visual] = (Seal(tensors.values()), sha256.hexdigest())
+        known = _digests[visual] = (Fingerprint(tensors.values()), sha256.hexdigest())
     return known[1]
 
 
@@ -98,6 +98,7 @@ def file_ids(
     if any(type(step) not in known for step in dataset.transform.transforms):
         return None
     how = (repr(dataset.transform), more, PIL.__version__, torchvision.__version__)
+    how += (dataset.reader_identity,)
     try:
         return [make_id(how, *file_state(item.impath)) for item in dataset.data_source]
     except OSError:  # the plain path says which file is missing

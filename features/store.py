@@ -205,7 +205,7 @@ def _open_part(path: Path) -> _Part | None:
         if len(shape) != 2 or ids.shape != (shape[0], ID_BYTES) or dtype != np.float32:
             raise ValueError("other arrays than expected")
         features = np.memmap(path, dtype, "r", offset, shape)
-    except Exception as error:  # numpy's readers raise anything where bytes are arbitrary
+    except Exception as error:  # a damaged header can fail in any way: memory, syntax, tokens
         if not isinstance(error, FileNotFoundError):
             logger.warning(f"Note: {path} is damaged; what it held is computed again")
             _unlink(path)

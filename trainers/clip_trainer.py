@@ -20,10 +20,11 @@ from dassl.config import mark_not_determining
 from dassl.engine import TrainerX
 from dassl.utils import ConfigError
 from dassl.utils.errors import not_one_of
+from dassl.utils.files import content_digest
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
 from encoders.load import freeze, load_model
-from encoders.openai import BACKBONES, CLIP
+from encoders.openai import BACKBONES, CLIP, weights_file
 from encoders.shared import load_frozen_clip
 from features import ImageFeatures
 from features.batches import Settings
@@ -123,6 +124,13 @@ class CLIPTrainer(TrainerX):
     def inference_precision(self) -> str:
         """Returns the precision of methods without gradients: half on a GPU, float32 else."""
         return "fp16" if self.device.type == "cuda" else "fp32"
+
+    def weights_used(self) -> dict[str, str] | None:
+        """Returns name and SHA-256 of CLIP's weights file; None: a subclass has other weights."""
+        path = weights_file(backbone_of(self.cfg))
+        if not path.is_file():
+            return None
+        return {"name": f"CLIP {backbone_name(self.cfg)}", "sha256": content_digest(path)}
 
     # --- image inputs -----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
-from encoders.kernels.folding import Seal
+from encoders.kernels.folding import Fingerprint
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
 from encoders.tower import normalize
@@ -86,7 +86,7 @@ class CustomCLIP(custom_clip.CustomCLIP):
     """CLIP whose class prompts are learned."""
 
     prompt_learner_class = PromptLearner
-    _kept: tuple[tuple, Seal, Tensor] | None = None  # precision, context, its class features
+    _kept: tuple[tuple, Fingerprint, Tensor] | None = None  # precision, context, its class features
 
     def train(self, mode: bool = True) -> CustomCLIP:
         self._kept = None
@@ -99,8 +99,8 @@ class CustomCLIP(custom_clip.CustomCLIP):
             self._kept = None
             return self._encode()
         precision = (torch.is_autocast_enabled(ctx.device.type), self.text_encoder.dtype)
-        if self._kept is None or self._kept[0] != precision or not self._kept[1].holds([ctx]):
-            self._kept = (precision, Seal([ctx]), self._encode())
+        if self._kept is None or self._kept[0] != precision or not self._kept[1].matches([ctx]):
+            self._kept = (precision, Fingerprint([ctx]), self._encode())
         return self._kept[2]
 
     def _encode(self) -> Tensor:

@@ -18,7 +18,7 @@ from dassl.utils import ConfigError
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
 from encoders.openai import CLIP
-from encoders.prompt_tree import PromptTree, learned
+from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
 from encoders.tokens import token_count, tokenize, tokenizer
 from encoders.tower import normalize
@@ -158,7 +158,7 @@ class BasePromptLearner(nn.Module):
         """
         tokens, end = self.tokenized_prompts[c].tolist(), int(self.eot[c])
         first = c * self.n_ctx if self.ctx.dim() == 3 else 0  # of the class's context vectors
-        context = [learned(first + m) for m in range(self.n_ctx)]
+        context = [learned_token(first + m) for m in range(self.n_ctx)]
         name_start = 1 + self.n_ctx
         name_end = name_start + self.name_lens[c]
         name, rest = tokens[name_start:name_end], tokens[name_end : end + 1]

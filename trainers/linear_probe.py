@@ -24,6 +24,7 @@ from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import CheckpointError, DataError
+from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
@@ -80,9 +81,10 @@ class LinearProbe(CLIPTrainer):
     def run_epoch(self) -> None:
         """Searches the penalty and sets the head to the winner."""
         dataset = self.dm.dataset
-        train = self.features(dataset.train_x)
-        val = self.features(validation_sample(dataset.val or [], self.cfg))
-        coefficients, intercepts, c = search(train, val)
+        with self.stopping_at_once():
+            train = self.features(dataset.train_x)
+            val = self.features(validation_sample(dataset.val or [], self.cfg))
+            coefficients, intercepts, c = search(train, val)
         logger.info(f"Regularization: C = {c:g}")
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(coefficients))
@@ -105,6 +107,13 @@ class LinearProbe(CLIPTrainer):
             for batch in self.image_features.stored(loader)
         ]
         features, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*batches))
+        wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if len(wrong):
+            raise NonFiniteScoresError(
+                f"the features of {len(wrong):,} of {len(features):,} images are NaN or infinite: "
+                f"CLIP's weights are damaged, or an image is. The first: {items[wrong[0]].impath}",
+                int(wrong[0]),
+            )
         return features.astype(np.float64), labels
 
     def load_weights(self, name: str, state_dict: dict[str, Any]) -> None:

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from dassl.config import mark_not_determining
+from dassl.engine import identity
 from dassl.engine.step_graph import Passes, StepGraph
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import CheckpointError, load_pretrained_weights
+from dassl.utils import CheckpointError, load_checkpoint, load_pretrained_weights
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
@@ -82,13 +83,48 @@ class PromptTrainer(CLIPTrainer):
         self.model = self.build_custom_clip(clip_model)
         logger.info("Turning off gradients in both the image and the text encoder")
         if cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(self.model.prompt_learner, cfg.MODEL.INIT_WEIGHTS)
+            self.load_initial_weights(cfg.MODEL.INIT_WEIGHTS)
         self.model.to(self.device)
         optim = build_optimizer(self.model.prompt_learner, cfg.OPTIM)
         sched = build_lr_scheduler(optim, cfg.OPTIM)
         self.register_model("prompt_learner", self.model.prompt_learner, optim, sched)
         self.optim, self.sched = optim, sched
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
+
+    def load_initial_weights(self, path: str) -> None:
+        """Starts from learned parameters of a file; the class tokens stay those at hand.
+
+        Raises:
+            CheckpointError: none fits, or they are contexts of other classes.
+        """
+        checkpoint = load_checkpoint(path)
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
+            self._check_classes(self.model.prompt_learner, checkpoint["state_dict"], path)
+            now, then = self.made_by(), checkpoint.get(identity.KEY)
+            if then and (other := identity.other_weights(then, now)):
+                logger.warning(f"Note: {path}: {other[0]}")
+        buffers = dict(self.model.prompt_learner.named_buffers())
+        load_pretrained_weights(self.model.prompt_learner, path, but=buffers)
+
+    @staticmethod
+    def _check_classes(learner: nn.Module, state: dict[str, Tensor], where: str) -> None:
+        """Raises CheckpointError for class-specific contexts that are of other classes.
+
+        A file has the words of its classes beside their contexts.
+        """
+        ctx, theirs = state.get("ctx"), state.get("token_suffix")
+        ours = getattr(learner, "token_suffix", None)
+        if ctx is None or ctx.dim() != 3 or theirs is None or ours is None:
+            return
+        theirs, ours = theirs.float(), ours.float().cpu()
+        shorter = min(theirs.shape[1], ours.shape[1])
+        same = len(theirs) == len(ours) and theirs.shape[2] == ours.shape[2]
+        if not same or not torch.allclose(theirs[:, :shorter], ours[:, :shorter], atol=1e-2):
+            raise CheckpointError(
+                f"{where} holds class-specific contexts, one for each of {len(theirs)} classes, "
+                f"and the {len(ours)} classes here are others, or in another order: these "
+                "contexts say nothing about them. Evaluate on the classes of the training."
+            )
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
         super().set_model_mode(mode, names)
@@ -217,6 +253,7 @@ class PromptTrainer(CLIPTrainer):
                 "classes (class-specific context has one set of vectors a class) and the backbone "
                 "as they were in training."
             )
+        self._check_classes(model, state_dict, "the checkpoint")
         model.load_state_dict(learned, strict=False)
 
     def progress(self) -> dict:

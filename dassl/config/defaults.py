@@ -117,7 +117,8 @@ _C.OPTIM.WARMUP_RECOUNT = True  # the scheduler counts its epochs from the end o
 
 # --- Training -----------------------------------------------------------------------------------
 _C.TRAIN = CN()
-_C.TRAIN.CHECKPOINT_FREQ = 0  # save every so many epochs; 0: only at the end
+_C.TRAIN.CHECKPOINT_FREQ = 0  # keep the model of every so many epochs; 0: of the last alone
+_C.TRAIN.CHECKPOINT_SECONDS = 60.0  # between two states to --resume from; 0: at signals alone
 _C.TRAIN.PRINT_FREQ = 10  # batches between two log lines
 _C.TRAIN.COUNT_ITER = "train_x"  # train_x, train_u, smaller_one: what an epoch of TrainerXU is
 
@@ -140,7 +141,7 @@ mark_not_determining(
     _C,
     *("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
     *("DATALOADER.PROCESSES", "DATALOADER.CACHE_MB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.PRINT_FREQ"),
-    "TEST.ERROR_ANALYSIS",
+    *("TRAIN.CHECKPOINT_SECONDS", "TEST.ERROR_ANALYSIS"),
 )
 
 

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
+from dassl.config.yaml_file import MAX_DEPTH, read_yaml
 from dassl.utils.errors import ConfigError, MissingFileError, UserError, closest
 
 BASE_KEY = "_BASE_"
+MAX_ANCESTORS = 20
+MAX_EXPRESSION = 20_000  # characters of a value that is no text, such as "(1, 2)"
 
 
 class Config(CfgNode):
@@ -69,18 +71,70 @@ class Config(CfgNode):
             inside = ", ".join(f"{key}.{name}" for name in node[leaf])
             raise ConfigError(f"{key} is a group of keys{where}; set one of {inside}.")
         original = node.get(leaf)
-        if isinstance(original, str) and isinstance(value, str):
-            node[leaf] = value  # a text is taken as it stands: '16' is no number here
+        if isinstance(original, CfgNode):
+            for inner, part in _leaves(value, f"{key}."):
+                self._merge_one(inner, part, where)
             return
-        if isinstance(original, float) and type(CfgNode._decode_cfg_value(value)) is int:
-            value = float(value)  # "OPTIM.LR 1", which yacs alone refuses
+        if isinstance(original, str) and (isinstance(value, str) or value is None):
+            node[leaf] = value or ""  # a text is taken as it stands: '16' is no number here
+            return
+        wrong = f"{key} is {_shortened(value)}{where}; expected "
+        decoded = _decoded(value, wrong)
+        if leaf not in node:
+            node[leaf] = decoded
+            return
+        if type(original) is float and type(decoded) is int:
+            decoded = float(decoded)  # "OPTIM.LR 1", which yacs alone refuses
         try:
-            super().merge_from_list([key, value])
-        except ValueError:
-            kind = type(original).__name__
+            if decoded is None and original is not None:
+                raise ValueError
+            super().merge_from_list([key, decoded if not isinstance(decoded, str) else value])
+        except (ValueError, AssertionError):
             raise ConfigError(
-                f"{key} is {value!r}{where}; expected {kind}, for example {original!r}."
+                f"{wrong}{type(original).__name__}, for example {original!r}."
             ) from None
+
+
+def _decoded(value: Any, wrong: str) -> Any:
+    """Returns what a value of a file or of the command line means, such as a number for "16".
+
+    Raises:
+        ConfigError: it is an expression without bound, or holds numbers that no setting has.
+    """
+    if isinstance(value, str) and len(value) > MAX_EXPRESSION:
+        raise ConfigError(f"{wrong}at most {MAX_EXPRESSION:,} characters.")
+    try:
+        decoded = CfgNode._decode_cfg_value(value)
+        problem = _problem_of(decoded)
+    except (RecursionError, MemoryError):  # of Python's parser; both mean deep nesting
+        problem = "a value that is nested less deep"
+    except (TypeError, AttributeError, AssertionError, KeyError):  # sets of lists, odd keys
+        problem = "numbers, texts and lists of them"
+    if problem:
+        raise ConfigError(f"{wrong}{problem}.")
+    return decoded
+
+
+def _problem_of(value: Any, depth: int = 0) -> str:
+    """Returns what would be expected in place of a value, or ""."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number below 2**63"
+    if isinstance(value, (float, complex)) and not abs(value) < float("inf"):
+        return "a finite number"
+    if isinstance(value, (dict, list, tuple, set)):
+        if depth > MAX_DEPTH:
+            return "a value that is nested less deep"
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return next(filter(None, (_problem_of(part, depth + 1) for part in parts)), "")
+    return ""
+
+
+def _shortened(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of so many digits that Python refuses to write it
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 @contextmanager
@@ -152,12 +206,12 @@ def _with_ancestors(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path,
         raise MissingFileError(f"config file {path} does not exist{asked}")
     if path.resolve() in seen:
         raise ConfigError(f"{path} inherits from itself through {BASE_KEY}")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds {type(tree).__name__}; expected KEY: value lines")
+    if len(seen) > MAX_ANCESTORS:
+        raise ConfigError(f"{path} is the {len(seen)}th ancestor through {BASE_KEY}; is it meant?")
+    tree = read_yaml(path)
     base = tree.pop(BASE_KEY, None)
-    parents = _with_ancestors(path.parent / base, (*seen, path.resolve())) if base else []
-    return [*parents, (path, tree)]
+    if not base:
+        return [(path, tree)]
+    if not isinstance(base, str):
+        raise ConfigError(f"{BASE_KEY} is {base!r} (in {path}); expected the name of a file")
+    return [*_with_ancestors(path.parent / base, (*seen, path.resolve())), (path, tree)]

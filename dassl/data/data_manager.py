@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 from yacs.config import CfgNode
 
-from dassl.data.datasets import Datum, build_dataset
+from dassl.data.datasets import Datum, build_dataset, image_reader
 from dassl.data.image_cache import ImageCache
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
@@ -192,7 +192,8 @@ class DatasetWrapper(Dataset):
         self.is_train = is_train
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
-        self.images = ImageCache(cfg.DATALOADER.CACHE_MB * 2**20 if is_train else 0)
+        cached = cfg.DATALOADER.CACHE_MB * 2**20 if is_train else 0
+        self.images = ImageCache(cached, image_reader(cfg))
         if self.k_tfm > 1 and transform is None:
             raise ConfigError(
                 f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform: "
@@ -206,6 +207,12 @@ class DatasetWrapper(Dataset):
 
     def __len__(self) -> int:
         return len(self.data_source)
+
+    @property
+    def reader_identity(self) -> str:
+        """What decides on the pixels beside the file; "" if images are read as everywhere."""
+        reader = self.images.reader
+        return "" if reader is None else getattr(reader, "identity", repr(reader))
 
     def prepare_workers(self, n_workers: int) -> None:
         """Decodes what the cache may hold, before `n_workers` processes start and share it."""

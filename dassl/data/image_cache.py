@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from PIL import Image
 from torch import multiprocessing
 
-from dassl.utils.files import read_image
+from dassl.utils.images import read_image
 
 BYTES_PER_PIXEL = 4  # Pillow stores RGB in four bytes
 
@@ -17,15 +17,17 @@ BYTES_PER_PIXEL = 4  # Pillow stores RGB in four bytes
 class ImageCache:
     """Reads images, and keeps those that fit into `max_bytes` as decoded RGB images.
 
-    What comes out is what `read_image` gives, pixel for pixel, and may be changed by its user:
+    What comes out is what the reader gives, pixel for pixel, and may be changed by its user:
     the stored image is never handed out itself. What does not fit is read from disk each time.
 
     Args:
         max_bytes: bound of the pixels kept; 0 keeps nothing.
+        reader: path → RGB image; None: `read_image`.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, reader: Callable[[str], Image.Image] | None = None) -> None:
         self.max_bytes = max_bytes
+        self.reader = reader
         self.bytes = 0
         self._images: dict[str, Image.Image] = {}
 
@@ -40,7 +42,7 @@ class ImageCache:
         """
         image = self._images.get(path)
         if image is None:
-            image = read_image(path)
+            image = self._decode(path)
             if not self._keep(path, image):
                 return image
         return image.copy()  # costs a twentieth of decoding it
@@ -64,9 +66,12 @@ class ImageCache:
         missing = iter([path for path in dict.fromkeys(paths) if path not in self._images])
         with ThreadPoolExecutor(n_threads) as threads:  # Pillow decodes without Python's lock
             while self.bytes < self.max_bytes and (some := list(islice(missing, 4 * n_threads))):
-                images: Iterator[Image.Image] = threads.map(read_image, some)
+                images: Iterator[Image.Image] = threads.map(self._decode, some)
                 if not all(self._keep(path, image) for path, image in zip(some, images)):
                     return
+
+    def _decode(self, path: str) -> Image.Image:
+        return read_image(path) if self.reader is None else self.reader(path)
 
     def _keep(self, path: str, image: Image.Image) -> bool:
         size = image.width * image.height * BYTES_PER_PIXEL
@@ -78,4 +83,4 @@ class ImageCache:
 
     def __getstate__(self) -> dict:
         """Leaves the images behind when a dataset is sent to a worker that does not share them."""
-        return {"max_bytes": self.max_bytes, "bytes": 0, "_images": {}}
+        return {**self.__dict__, "bytes": 0, "_images": {}}

@@ -10,14 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dassl.engine import identity
 from dassl.utils import (
     CheckpointError,
     MissingFileError,
     NonFiniteLossError,
     load_checkpoint,
-    resume_from_checkpoint,
     save_checkpoint,
     tolist_if_not,
+)
+from dassl.utils.checkpoint import (
+    BEST_FILE,
+    check_form,
+    check_no_nan,
+    newest_checkpoint,
+    restore_checkpoint,
+    saved_epochs,
 )
 from dassl.utils.logger import get_logger
 
@@ -102,20 +110,46 @@ class TrainerBase:
     ) -> None:
         """Saves every registered model to `<directory>/<name>/model.pth.tar-<epoch + 1>`."""
         self.read_reports()  # nothing is saved from after a loss that is not finite
+        extra = self.extra_entries()
         for name in self.get_model_names():
-            optim, sched = self._optims[name], self._scheds[name]
             save_checkpoint(
-                {
-                    "state_dict": self._models[name].state_dict(),
-                    "epoch": epoch + 1,
-                    "optimizer": None if optim is None else optim.state_dict(),
-                    "scheduler": None if sched is None else sched.state_dict(),
-                    "val_result": val_result,
-                },
+                {**self.model_state(name, epoch + 1, val_result), **extra},
                 str(Path(directory) / name),
                 is_best=is_best,
                 model_name=model_name,
             )
+
+    def model_state(
+        self, name: str, epochs: int, val_result: float | None = None
+    ) -> dict[str, Any]:
+        """Returns a model with its optimizer and schedule, as checkpoints hold them."""
+        model, optim, sched = self.parts_of(name)
+        return {
+            "state_dict": model.state_dict(),
+            "epoch": epochs,
+            "optimizer": None if optim is None else optim.state_dict(),
+            "scheduler": None if sched is None else sched.state_dict(),
+            "val_result": val_result,
+        }
+
+    def extra_entries(self) -> dict[str, Any]:
+        """Returns what checkpoints hold beside the entries of the public format."""
+        return {}
+
+    def after_resuming(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Called for each checkpoint that training goes on from, once it is loaded."""
+
+    def parts_of(self, name: str) -> tuple[nn.Module, Any, Any]:
+        """Returns a model, its optimizer and its schedule."""
+        return self._models[name], self._optims[name], self._scheds[name]
+
+    def made_by(self) -> dict[str, Any] | None:
+        """Returns what makes this trainer's numbers (`dassl.engine.identity`); None: not known."""
+        return None
+
+    def weights_used(self) -> dict[str, str] | None:
+        """Returns {"name", "sha256"} of the pretrained weights behind the models, if there are."""
+        return None
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Continues from the latest checkpoint in `directory`; returns the epochs finished."""
@@ -124,14 +158,18 @@ class TrainerBase:
             logger.info("No checkpoint found, train from scratch")
             return 0
         logger.info(f"Found checkpoint at {directory} (will resume training)")
-        start_epoch = 0
-        for name in names:
-            start_epoch = resume_from_checkpoint(
-                str(Path(directory) / name),
-                self._models[name],
-                self._optims[name],
-                self._scheds[name],
-            )
+        found = {name: newest_checkpoint(Path(directory) / name) for name in names}
+        start_epoch = min(checkpoint["epoch"] for _, checkpoint in found.values())
+        for name, (path, checkpoint) in found.items():
+            if checkpoint["epoch"] != start_epoch:  # the newest of another model is damaged
+                path = checkpoint_path(Path(directory) / name, start_epoch)
+                checkpoint = load_checkpoint(str(path))
+            logger.info(f'Loading checkpoint from "{path}"')
+            if (now := self.made_by()) is not None:
+                identity.check_same_run(checkpoint.get(identity.KEY), now, path)
+            restore_checkpoint(checkpoint, path, *self.parts_of(name))
+            logger.info(f"Previous epoch: {start_epoch}")
+            self.after_resuming(path, checkpoint)
         self.model_epoch = start_epoch
         return start_epoch
 
@@ -155,7 +193,11 @@ class TrainerBase:
         for name in self.get_model_names():
             path = checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
+            check_form(checkpoint, path)
             logger.info(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
+            if (now := self.made_by()) is not None:
+                identity.check_usable(checkpoint.get(identity.KEY), now, path)
+            check_no_nan(checkpoint["state_dict"], path)
             try:
                 self.load_weights(name, checkpoint["state_dict"])
             except RuntimeError as error:
@@ -182,6 +224,10 @@ class TrainerBase:
         logger.info(f"Initialize tensorboard (log_dir={log_dir})")
         self._writer = SummaryWriter(log_dir=log_dir)
 
+    def flush_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+
     def close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
@@ -205,10 +251,15 @@ class TrainerBase:
         for epoch in range(self.start_epoch, self.max_epoch):
             self.epoch = epoch
             self.before_epoch()
+            self.begin_epoch()
             self.run_epoch()
             self.after_epoch()
+            self.end_epoch()
         self.after_train()
         return self.last_accuracy
+
+    def resume(self) -> None:
+        """Goes back to where an interrupted training stopped; called once, before `train`."""
 
     def before_train(self) -> None:
         pass
@@ -221,6 +272,12 @@ class TrainerBase:
 
     def after_epoch(self) -> None:
         pass
+
+    def begin_epoch(self) -> None:
+        """Called between `before_epoch` and `run_epoch`: no hook for methods."""
+
+    def end_epoch(self) -> None:
+        """Called after `after_epoch`: no hook for methods."""
 
     def run_epoch(self) -> None:
         raise NotImplementedError
@@ -282,14 +339,10 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
     Raises:
         MissingFileError: it does not exist; the message lists what does.
     """
-    path = folder / ("model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}")
+    path = folder / (BEST_FILE if epoch is None else f"model.pth.tar-{epoch}")
     if path.is_file():
         return path
-    epochs = sorted(
-        int(p.name.rpartition("-")[2])
-        for p in folder.glob("model.pth.tar-*")
-        if p.name.rpartition("-")[2].isdigit()
-    )
+    epochs = saved_epochs(folder)
     if not epochs:
         hint = "the folder holds no checkpoint of an epoch"
     else:

@@ -63,6 +63,7 @@ def _wrong_numbers(cfg: CfgNode) -> list[str]:
         ("DATALOADER.K_TRANSFORMS", cfg.DATALOADER.K_TRANSFORMS, 1),
         ("TRAIN.PRINT_FREQ", cfg.TRAIN.PRINT_FREQ, 1),
         ("TRAIN.CHECKPOINT_FREQ", cfg.TRAIN.CHECKPOINT_FREQ, 0),
+        ("TRAIN.CHECKPOINT_SECONDS", cfg.TRAIN.CHECKPOINT_SECONDS, 0),
         ("OPTIM.LR", cfg.OPTIM.LR, 0),
     ]
     problems = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,22 @@ from yacs.config import CfgNode
 from dassl.data import DataManager
 from dassl.engine import step_reports
 from dassl.engine.base import TrainerBase
-from dassl.engine.progress import forget_progress, restore_progress, save_progress
+from dassl.engine.identity import identity_of
+from dassl.engine.keeper import ProgressKeeper
+from dassl.engine.progress import forget_progress
+from dassl.engine.record import accuracy_if_finished, evaluation_record, title, what_it_rests_on
+from dassl.engine.signals import TrainingStopped
 from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
-from dassl.utils import AverageMeter, MetricMeter, MissingFileError, mkdir_if_missing
+from dassl.utils import (
+    AverageMeter,
+    MetricMeter,
+    mkdir_if_missing,
+)
+from dassl.utils.checkpoint import BEST_FILE
+from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.logger import get_logger
-from dassl.utils.results import append_record, config_digest, versions
+from dassl.utils.results import append_record
 
 logger = get_logger(__name__)
 
@@ -38,6 +49,9 @@ class SimpleTrainer(TrainerBase):
 
     _reports: StepReports | None = None  # of the epoch's steps
     _losses: MetricMeter  # what they have reported so far
+    _resumed = False
+    _finished: float | None = None  # accuracy of a run that was resumed, but is finished
+    ends_training = False  # whether the evaluation at the end of a training is at work
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -53,6 +67,8 @@ class SimpleTrainer(TrainerBase):
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -math.inf
         self._unread_losses: list[tuple[int, Tensor]] = []  # (batch, loss), on a GPU
+        self._keeper = ProgressKeeper(self, cfg.TRAIN.CHECKPOINT_SECONDS)
+        self.draws_differ = False  # from those of a training without a break
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Raises ConfigError if the configuration does not suit this trainer."""
@@ -74,59 +90,98 @@ class SimpleTrainer(TrainerBase):
         raise NotImplementedError(f"{type(self).__name__} must define build_model()")
 
     def train(self) -> float | None:
-        """Trains and evaluates; returns the accuracy in per cent (None with TEST.NO_TEST)."""
-        return super().train(self.start_epoch, self.max_epoch)
+        """Trains and evaluates; returns the accuracy in per cent (None with TEST.NO_TEST).
+
+        Raises:
+            TrainingStopped: (a KeyboardInterrupt) SIGINT or SIGTERM came; RESUME goes on.
+        """
+        if self.cfg.RESUME and not self._resumed:
+            self.resume()
+        if self._finished is not None:
+            what = f"{self.output_dir} is finished ({self._finished:.1f}%)"
+            logger.info(f"{what}: nothing is left to do")
+            forget_progress(self.output_dir)
+            return self._finished
+        with self._keeper.signals:
+            try:
+                return super().train(self.start_epoch, self.max_epoch)
+            except TrainingStopped as stop:
+                raise self._keeper.stopped(stop) from None
+
+    def resume(self) -> None:
+        """Goes back to where the run in RESUME stopped, unless it is finished.
+
+        Raises:
+            MissingFileError: there is no such run.
+            CheckpointError: it is another run, or nothing of it can be read.
+        """
+        self._resumed, self._finished = True, accuracy_if_finished(self)
+        if self._finished is None:
+            self.start_epoch = self._keeper.restore(self.cfg.RESUME)
+            self.epoch = max(self.start_epoch - 1, 0)
 
     def before_train(self) -> None:
-        if self.cfg.RESUME:
-            missing = [
-                n for n in self.get_model_names() if not (Path(self.cfg.RESUME) / n).is_dir()
-            ]
-            if missing:
-                raise MissingFileError(
-                    f"nothing to resume in {self.cfg.RESUME}: it has no folder {missing[0]}"
-                )
-            self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME)
-            if self.start_epoch < self.max_epoch:
-                self.set_progress(restore_progress(self.cfg.RESUME, self.start_epoch))
-        else:
+        if not self.cfg.RESUME:
             logger.info("No checkpoint found, train from scratch")
         log_dir = Path(self.output_dir) / "tensorboard"
         mkdir_if_missing(log_dir)
         self.init_writer(str(log_dir))
         self.time_start = time.time()
 
+    def begin_epoch(self) -> None:
+        self._keeper.begin_epoch()
+
+    def end_epoch(self) -> None:
+        last_epoch = self.epoch + 1 == self.max_epoch
+        self._keeper.end_epoch(keep=last_epoch or self._keeps_epoch())
+
+    def _keeps_epoch(self) -> bool:
+        frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
+        return frequency > 0 and (self.epoch + 1) % frequency == 0
+
     def after_train(self) -> None:
         logger.info("Finish training")
         if not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
                 logger.info("Deploy the model with the best val performance")
+                self._keeper.check_best_model()
                 self.load_model(self.output_dir)
             else:
                 logger.info("Deploy the last-epoch model")
-            self.test()
+            self.ends_training = True
+            with self.stopping_at_once():
+                self.test()
+        forget_progress(self.output_dir)
         elapsed = round(time.time() - self.time_start)
         logger.info(f"Elapsed: {timedelta(seconds=elapsed)}")
         self.close_writer()
 
+    def stopping_at_once(self) -> AbstractContextManager:
+        """Inside, SIGINT and SIGTERM need not wait for the end of a batch or an epoch: nothing
+        that is learned is being changed."""
+        return self._keeper.signals.at_once()
+
     def after_epoch(self) -> None:
         self.model_epoch = self.epoch + 1
         last_epoch = self.epoch + 1 == self.max_epoch
-        frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
             result = self.test(split="val")
             if result > self.best_result:
                 self.best_result = result
                 self.save_model(
-                    self.epoch, self.output_dir, val_result=result, model_name="model-best.pth.tar"
+                    self.epoch, self.output_dir, val_result=result, model_name=BEST_FILE
                 )
-        if last_epoch:
+        if last_epoch or self._keeps_epoch():
             self.save_model(self.epoch, self.output_dir)
-            forget_progress(self.output_dir)
-        elif frequency > 0 and (self.epoch + 1) % frequency == 0:
-            save_progress(self.output_dir, self.epoch + 1, self.progress())
-            self.save_model(self.epoch, self.output_dir)
-            forget_progress(self.output_dir, keep=self.epoch + 1)
+
+    def made_by(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    def extra_entries(self) -> dict[str, Any]:
+        return self._keeper.extra_entries()
+
+    def after_resuming(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        self._keeper.after_resuming(path, checkpoint)
 
     def progress(self) -> dict[str, Any]:
         """Returns what a resumed run needs beside the checkpoint; random states are added to it."""
@@ -152,21 +207,32 @@ class SimpleTrainer(TrainerBase):
         if split != "val" or self.val_loader is None:
             split = "test"
         logger.info(f"Evaluate on the *{split}* set")
+        logger.info(f"It rests on: {what_it_rests_on(self, split)}")
         start = time.perf_counter()
         for batch in tqdm(self.test_inputs(split), desc=split, leave=False, disable=None):
             output, labels = self.test_step(batch)
             self.evaluator.process(output, labels)
             if analysis is not None:
                 analysis.add(output, labels, batch)
-        results = self.evaluator.evaluate()
+        results = self._evaluate(split)
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         record = self.result_record(split, results, time.perf_counter() - start)
-        append_record(Path(self.output_dir) / "results.jsonl", record)
         if analysis is not None:
-            analysis.save(self.output_dir, _title(record), self.cfg.DATASET.ROOT)
+            analysis.save(self.output_dir, title(record), self.cfg.DATASET.ROOT)
+        append_record(Path(self.output_dir) / "results.jsonl", record)  # last: it says "finished"
         self.last_accuracy = next(iter(results.values()))
         return self.last_accuracy
+
+    def _evaluate(self, split: str) -> dict[str, float]:
+        """Returns the evaluator's results; scores that are no numbers are refused by image."""
+        try:
+            return self.evaluator.evaluate()
+        except NonFiniteScoresError as error:
+            items = self.dm.dataset.val if split == "val" else self.dm.dataset.test
+            if error.position is None or not 0 <= error.position < len(items or ()):
+                raise
+            raise NonFiniteScoresError(f"{error} It is {items[error.position].impath}.") from None
 
     def test_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Returns the model's output and the labels of a batch, on the device."""
@@ -179,35 +245,7 @@ class SimpleTrainer(TrainerBase):
 
     def result_record(self, split: str, results: dict[str, float], seconds: float) -> dict:
         """Returns everything worth knowing about one evaluation as plain data."""
-        cfg = self.cfg
-        counts = getattr(self.evaluator, "per_class_counts", dict)()
-        on_gpu = self.device.type == "cuda"
-        return {
-            "status": "finished",
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "trainer": cfg.TRAINER.NAME,
-            "dataset": cfg.DATASET.NAME,
-            "split": split,
-            "classes": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-            "shots": cfg.DATASET.NUM_SHOTS,
-            "seed": cfg.SEED,
-            "data": getattr(self.dm.dataset, "provenance", {}),
-            "epoch": self.model_epoch,
-            "backbone": cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME,
-            "precision": self.precision,
-            "metrics": {name: float(value) for name, value in results.items()},
-            "total": sum(total for total, _ in counts.values()),
-            "correct": sum(correct for _, correct in counts.values()),
-            "per_class": [
-                {"label": k, "name": self.lab2cname.get(k), "total": n, "correct": c}
-                for k, (n, c) in counts.items()
-            ],
-            "seconds": seconds,
-            "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
-            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-            "config_digest": config_digest(cfg),
-            **versions(),
-        }
+        return evaluation_record(self, split, results, seconds)
 
     def model_inference(self, input: Tensor) -> Tensor:
         return self.model(input)
@@ -221,10 +259,13 @@ class SimpleTrainer(TrainerBase):
         self._reports, self._losses = StepReports(), MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
         self.num_batches = num_batches
+        first = self._keeper.leave_out_batches(load)
         end = time.time()
-        for batch_idx in range(num_batches):
+        for batch_idx in range(first, num_batches):
+            self._keeper.at_batch(batch_idx)
             self.batch_idx = batch_idx
-            batch = load()
+            with self.stopping_at_once():
+                batch = load()
             data_time.update(time.time() - end)
             summary = step(batch)
             self._reports.add(batch_idx, self.get_current_lr(), summary)
@@ -235,6 +276,7 @@ class SimpleTrainer(TrainerBase):
             if prints:
                 self._print_progress(batch_time, data_time)
             end = time.time()
+        self._keeper.at_batch(num_batches)
 
     def check_loss(self, loss: Tensor) -> None:
         """Has `detect_anomaly` look at the loss of a step that does its own backward pass.
@@ -337,13 +379,6 @@ class TrainerXU(SimpleTrainer):
             batch_x["label"].to(self.device, non_blocking=True),
             batch_u["img"].to(self.device, non_blocking=True),
         )
-
-
-def _title(record: dict[str, Any]) -> str:
-    """Returns what was evaluated, in a line."""
-    classes = "" if record["classes"] == "all" else f", {record['classes']} classes"
-    what = f"{record['trainer']} on {record['dataset']}{classes}, {record['split']} set"
-    return what + (f", seed {record['seed']}" if record["seed"] >= 0 else "")
 
 
 def _forever(loader: Iterable) -> Iterator:

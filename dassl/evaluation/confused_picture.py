@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from dassl.utils.errors import UserError
-from dassl.utils.files import read_image
+from dassl.utils.images import read_image
 
 DPI = 110
 LABELS, TILE, GAP, EDGE = 2.35, 1.12, 0.16, 0.3  # widths: text, image, between, around

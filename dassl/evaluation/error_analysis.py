@@ -23,6 +23,7 @@ from dassl.evaluation.confused_picture import Confusion, Tile, save_picture
 from dassl.utils.errors import ConfigError
 from dassl.utils.files import PathLike, write_atomically
 from dassl.utils.logger import get_logger
+from dassl.utils.text import csv_cell
 
 logger = get_logger(__name__)
 
@@ -222,6 +223,6 @@ def _relative(path: str, root: PathLike) -> str:
 def _write_csv(path: Path, rows: Iterable[list]) -> None:
     def write(part: str) -> None:
         with Path(part).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+            csv.writer(file, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
 
     write_atomically(path, write)

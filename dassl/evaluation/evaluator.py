@@ -15,7 +15,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from dassl.evaluation.build import EVALUATOR_REGISTRY
-from dassl.utils.errors import ConfigError
+from dassl.utils.errors import ConfigError, NonFiniteScoresError
 from dassl.utils.files import write_atomically
 from dassl.utils.logger import get_logger
 
@@ -67,6 +67,7 @@ class Classification(EvaluatorBase):
 
     def reset(self) -> None:
         self._pred: list[Tensor] = []
+        self._wrong: list[Tensor] = []  # whether the best score is no finite number
         self._true: list[Tensor] = []
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
@@ -75,13 +76,14 @@ class Classification(EvaluatorBase):
         The predictions stay on their device until they are evaluated, so that a batch does not
         wait for the transfer of the one before.
         """
-        pred = mo.detach().max(dim=1).indices  # (B)
+        best, pred = mo.detach().max(dim=1)  # (B); a row with NaN has NaN as its largest
         if gt.shape != pred.shape:
             raise ValueError(
                 f"labels of shape {tuple(gt.shape)} do not fit {len(pred)} predictions; expected "
                 f"({len(pred)},)"
             )
         self._pred.append(pred)
+        self._wrong.append(~torch.isfinite(best))
         self._true.append(gt.detach())
 
     def evaluate(self) -> OrderedDict[str, float]:
@@ -92,6 +94,7 @@ class Classification(EvaluatorBase):
 
         Raises:
             ValueError: there were no batches.
+            NonFiniteScoresError: the scores of an item are NaN or infinite.
         """
         pred, true = self._collected()  # (N), (N)
         total, correct = len(true), int((pred == true).sum())
@@ -130,6 +133,14 @@ class Classification(EvaluatorBase):
             raise ValueError(
                 "no predictions to evaluate: process() has not seen any item since the last "
                 "reset(). Is the data loader empty?"
+            )
+        wrong = torch.cat(self._wrong).nonzero().flatten().tolist()
+        if wrong:
+            raise NonFiniteScoresError(
+                f"the scores of {len(wrong):,} of {sum(map(len, self._true)):,} images are NaN or "
+                "infinite, so there is no accuracy: weights or images are damaged, or numbers "
+                f"overflowed. The first is number {wrong[0] + 1:,}.",
+                wrong[0],
             )
         return torch.cat(self._pred).cpu(), torch.cat(self._true).cpu()
 

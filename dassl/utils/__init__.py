@@ -19,11 +19,11 @@ from dassl.utils.files import (
     check_isfile,
     listdir_nohidden,
     mkdir_if_missing,
-    read_image,
     read_json,
     write_atomically,
     write_json,
 )
+from dassl.utils.images import open_image, read_image
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, check_availability
@@ -49,6 +49,7 @@ __all__ = [
     "load_checkpoint",
     "load_pretrained_weights",
     "mkdir_if_missing",
+    "open_image",
     "read_image",
     "read_json",
     "resume_from_checkpoint",

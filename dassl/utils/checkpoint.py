@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
+import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,17 @@ import torch
 from torch import nn
 
 from dassl.utils.errors import CheckpointError, MissingFileError
-from dassl.utils.files import write_atomically, write_text
+from dassl.utils.files import PathLike, listed, write_text
 from dassl.utils.logger import get_logger
+from dassl.utils.safe_pickle import InertUnpickler
+from dassl.utils.sealed import check_seal, save_sealed
 
 logger = get_logger(__name__)
 
+LEGACY_MARK = 0x1950A86A20F9469CFC6C  # the first pickle in a file that is no zip file
+MAX_UNPACKED = 64 << 20  # bytes that a file may grow by; torch compresses no tensors
 POINTER_FILE = "checkpoint"  # names the file written last
+BEST_FILE = "model-best.pth.tar"
 
 
 class _InertObject:
@@ -65,12 +73,12 @@ def save_checkpoint(
     if remove_module_from_keys:
         state = {**state, "state_dict": _without_module(state["state_dict"])}
     name = model_name or f"model.pth.tar-{state['epoch']}"
-    write_atomically(folder / name, lambda part: torch.save(state, part))
+    save_sealed(state, folder / name)
     logger.info(f"Checkpoint saved to {folder / name}")
     write_text(folder / POINTER_FILE, f"{name}\n")
     if is_best:
-        write_atomically(folder / "model-best.pth.tar", lambda part: torch.save(state, part))
-        logger.info(f'Best checkpoint saved to "{folder / "model-best.pth.tar"}"')
+        save_sealed(state, folder / BEST_FILE)
+        logger.info(f'Best checkpoint saved to "{folder / BEST_FILE}"')
 
 
 def load_checkpoint(fpath: str) -> dict[str, Any]:
@@ -84,17 +92,45 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
         raise ValueError("the checkpoint's path is None")
     if not Path(fpath).is_file():
         raise MissingFileError(f'Model not found at "{fpath}"')
+    check_seal(fpath)
     try:
+        require_readable(Path(fpath))
         with torch.serialization.safe_globals(list(_HARMLESS)):
             return torch.load(fpath, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = re.search(r"Unsupported \S+: (GLOBAL )?\S+", str(error))
+        reason = re.search(
+            r"Unsupported \S+: (GLOBAL )?\S+|(?<=WeightsUnpickler error: ).+", str(error)
+        )
         raise CheckpointError(
             f"{fpath} holds more than tensors and plain data, so it is not opened: loading it "
-            f"could run code. ({reason.group() if reason else error})"
+            f"could run code. ({reason.group() if reason else str(error).splitlines()[0]})"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{fpath} is damaged or no checkpoint: {error}") from None
+    except Exception as error:  # torch's readers raise anything where bytes are arbitrary
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"{fpath} is damaged or no checkpoint: {reason}") from None
+
+
+def require_readable(path: Path) -> None:
+    """Raises for a file that would fill memory or end the process while torch reads it.
+
+    `weights_only` runs no code, but it hashes any key, and unpacks whatever a zip file holds.
+
+    Raises:
+        ValueError, or another error of PICKLE_DAMAGE: torch must not read it.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            first = InertUnpickler(file).load()
+            for _ in range(3 if first == LEGACY_MARK else 0):  # version, system, content
+                InertUnpickler(file).load()
+        return
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        if sum(info.file_size for info in archive.infolist()) > size + MAX_UNPACKED:
+            raise ValueError(f"its {size:,} bytes would become many more")
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                InertUnpickler(io.BytesIO(archive.read(name))).load()
 
 
 def resume_from_checkpoint(
@@ -103,22 +139,89 @@ def resume_from_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     scheduler: Any = None,
 ) -> int:
-    """Restores model, optimizer and scheduler from the file that `<fdir>/checkpoint` names.
+    """Restores model, optimizer and scheduler from the newest checkpoint (`newest_checkpoint`).
 
     Returns:
         The number of epochs finished.
 
     Raises:
-        MissingFileError: the pointer file or the checkpoint it names does not exist.
-        CheckpointError: the checkpoint does not fit the model.
+        MissingFileError: there is no checkpoint.
+        CheckpointError: all are damaged, or the newest good one does not fit the model.
     """
-    pointer = Path(fdir) / POINTER_FILE
-    if not pointer.is_file():
-        raise MissingFileError(f"{pointer} does not exist: there is no run to resume in {fdir}")
-    fpath = Path(fdir) / Path(pointer.read_text(encoding="utf-8").strip()).name
+    fpath, checkpoint = newest_checkpoint(fdir)
     logger.info(f'Loading checkpoint from "{fpath}"')
-    checkpoint = load_checkpoint(str(fpath))
+    restore_checkpoint(checkpoint, fpath, model, optimizer, scheduler)
+    logger.info(f"Previous epoch: {checkpoint['epoch']}")
+    return checkpoint["epoch"]
+
+
+def newest_checkpoint(fdir: PathLike) -> tuple[Path, dict[str, Any]]:
+    """Returns the file that `<fdir>/checkpoint` names, and its content.
+
+    If the pointer is missing or wrong, or what it names is damaged, the newest good file of an
+    epoch takes its place, and a note says so.
+
+    Raises:
+        MissingFileError: there is no checkpoint.
+        CheckpointError: all are damaged.
+    """
+    folder = Path(fdir)
+    by_epoch = [folder / f"model.pth.tar-{epoch}" for epoch in reversed(saved_epochs(folder))]
+    named = _named_by_pointer(folder)
+    if named is None and not by_epoch:
+        raise MissingFileError(f"there is no run to resume in {folder}: it holds no checkpoint")
+    errors = []
+    for path in dict.fromkeys([*([named] if named else []), *by_epoch]):
+        try:
+            checkpoint = load_checkpoint(str(path))
+            check_form(checkpoint, path)
+            return path, checkpoint
+        except (CheckpointError, MissingFileError) as error:
+            errors.append(str(error))
+            logger.warning(f"Note: {error}; the one before is used")
+    raise CheckpointError("no checkpoint can be read: " + "; ".join(errors))
+
+
+def check_form(checkpoint: Any, fpath: PathLike) -> None:
+    """Raises CheckpointError unless there are a state dict and a number of epochs."""
+    content = checkpoint if isinstance(checkpoint, dict) else {}
+    if not isinstance(content.get("state_dict"), dict) or type(content.get("epoch")) is not int:
+        raise CheckpointError(f"{fpath} is no checkpoint: it lacks state_dict or epoch")
+
+
+def saved_epochs(folder: Path) -> list[int]:
+    """Returns the epochs of which a folder holds `model.pth.tar-<epoch>`, in ascending order."""
+    ends = [path.name.rpartition("-")[2] for path in folder.glob("model.pth.tar-*")]
+    return sorted(int(end) for end in ends if end.isdecimal())
+
+
+def _named_by_pointer(folder: Path) -> Path | None:
+    pointer = folder / POINTER_FILE
     try:
+        name = Path(pointer.read_bytes().decode().strip()).name
+    except (OSError, ValueError) as error:
+        logger.warning(f"Note: {pointer} cannot be read ({error}); the newest file is used")
+        return None
+    if not name or "\0" in name or not (folder / name).is_file():
+        logger.warning(f"Note: {pointer} names {name!r}, which is not there; the newest is used")
+        return None
+    return folder / name
+
+
+def restore_checkpoint(
+    checkpoint: Mapping[str, Any],
+    fpath: PathLike,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: Any = None,
+) -> None:
+    """Puts model, optimizer and schedule back to what a checkpoint holds.
+
+    Raises:
+        CheckpointError: it does not fit, or holds NaN; the message names `fpath`.
+    """
+    try:
+        check_no_nan(checkpoint["state_dict"], fpath)
         model.load_state_dict(checkpoint["state_dict"])
         logger.info("Loaded model weights")
         if optimizer is not None and checkpoint.get("optimizer") is not None:
@@ -127,32 +230,64 @@ def resume_from_checkpoint(
         if scheduler is not None and checkpoint.get("scheduler") is not None:
             scheduler.load_state_dict(checkpoint["scheduler"])
             logger.info("Loaded scheduler")
-    except (RuntimeError, ValueError, KeyError) as error:
+    except CheckpointError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{fpath} does not fit this run: {error}") from None
-    logger.info(f"Previous epoch: {checkpoint['epoch']}")
-    return checkpoint["epoch"]
 
 
-def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+def check_no_nan(state_dict: Mapping[str, Any], fpath: PathLike) -> None:
+    """Raises CheckpointError, with the name of the tensor, if weights hold NaN."""
+    for name, value in state_dict.items():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            continue
+        if value.isnan().any():
+            raise CheckpointError(
+                f"{fpath} holds NaN in {name}: a training that failed wrote it, or it was damaged "
+                "before it was saved. Use an earlier file."
+            )
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str, but: Collection[str] = ()) -> None:
     """Copies the layers of a weights file that fit `model`; names and shapes decide.
 
     Args:
         model: gets the weights.
         weight_path: a checkpoint with a "state_dict" entry, or a bare state dict.
+        but: names of layers that stay as they are.
+
+    Raises:
+        CheckpointError: no layer fits, or the file holds NaN.
     """
     checkpoint = load_checkpoint(weight_path)
-    state_dict = _without_module(checkpoint.get("state_dict", checkpoint))
+    content = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{weight_path} holds no state dict")
+    state_dict = {k: v for k, v in _without_module(content).items() if k not in but}
     own = model.state_dict()
-    fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
-    model.load_state_dict({**own, **fitting})
+    fitting = {
+        k: v for k, v in state_dict.items() if k in own and own[k].shape == getattr(v, "shape", 0)
+    }
     if not fitting:
-        logger.warning(f"Cannot load {weight_path} (no layer fits by name and shape)")
-        return
+        raise CheckpointError(
+            f"no layer of {weight_path} fits by name and shape: it holds {_shapes(state_dict)}, "
+            f"the model learns {_shapes(dict(model.named_parameters()))}"
+        )
+    check_no_nan(fitting, weight_path)
+    try:
+        model.load_state_dict({**own, **fitting})
+    except RuntimeError as error:
+        raise CheckpointError(f"{weight_path} does not fit the model: {error}") from None
     logger.info(f"Successfully loaded pretrained weights from {weight_path}")
     left_out = [k for k in state_dict if k not in fitting]
     if left_out:
         logger.warning(f"Layers left out because of another name or shape: {left_out}")
 
 
+def _shapes(tensors: Mapping[str, Any]) -> str:
+    shown = [f"{name} {tuple(getattr(value, 'shape', ()))}" for name, value in tensors.items()]
+    return listed(shown) or "nothing"
+
+
 def _without_module(state_dict: dict[str, Any]) -> dict[str, Any]:
-    return type(state_dict)((k.removeprefix("module."), v) for k, v in state_dict.items())
+    return type(state_dict)((str(k).removeprefix("module."), v) for k, v in state_dict.items())

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from dassl.utils.errors import UserError
+from dassl.utils.system_errors import system_errors_explained
+from dassl.utils.text import printable
 
 
 def run_cli(command: Callable[[], Any]) -> int:
     """Calls `command` and returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a console that lacks letters
     try:
-        command()
+        with system_errors_explained():
+            command()
     except UserError as error:
-        for line in str(error).splitlines():
+        for line in printable(str(error), sys.stderr).split("\n"):
             print(f"error: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
     return 0

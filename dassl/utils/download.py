@@ -24,6 +24,7 @@ from dassl.utils.files import PathLike
 __all__ = ["DownloadError", "check_file", "download", "download_gdrive", "extract", "sha256_of"]
 
 ATTEMPTS = 5  # connections in a row that may fail without a byte
+MAX_ATTEMPTS = 500  # connections in all: a server could break off after every byte
 PAUSE = 1.0  # seconds before the second attempt; doubles each time
 TIMEOUT = 60  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
@@ -122,6 +123,8 @@ def check_file(
     fpath: PathLike, sha256: str | None = None, md5: str | None = None, size: int | None = None
 ) -> str:
     """Returns what is wrong with a file ("its MD5 is ..., not ..."), or ""."""
+    if not Path(fpath).is_file():
+        return "it is no file"
     there = Path(fpath).stat().st_size
     if size is not None and there != size:
         return f"it has {there:,} bytes, not {size:,}"
@@ -170,14 +173,14 @@ def _download(
 
 def _fetch_with_retries(url: str, part: Path, size: int | None) -> None:
     failures = 0
-    while True:
+    for attempt in range(MAX_ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
             return _fetch(url, part, size)
         except _BrokenOffError as error:
             came = part.exists() and part.stat().st_size > before
             failures = 1 if came else failures + 1
-            if failures >= ATTEMPTS:
+            if failures >= ATTEMPTS or attempt + 1 == MAX_ATTEMPTS:
                 raise DownloadError(
                     f"{url} cannot be fetched: {error}. What came so far is kept in {part}; run "
                     "the same command again to continue."
@@ -225,8 +228,8 @@ def _receive(
     # 206: the server sends the rest only. Another status: it starts anew, and so do we.
     resumed = source.status == 206 and _starts_at(source) == done
     start = done if resumed else 0
-    length = source.headers.get("Content-Length")
-    total = int(length) + start if length else None
+    length = re.fullmatch(r"\d{1,18}", source.headers.get("Content-Length", ""))
+    total = int(length[0]) + start if length else None
     if size is not None and total is not None and total != size:
         raise DownloadError(
             f"{url} offers a file of {total:,} bytes; {size:,} were expected. The file has changed "
@@ -246,19 +249,24 @@ def _receive(
         while chunk := source.read1(_CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
+            if size is not None and file.tell() > size:
+                raise DownloadError(
+                    f"{url} sends more than the {size:,} bytes that were expected. The file has "
+                    "changed or the address leads elsewhere."
+                )
     if total is not None and (came := part.stat().st_size) < total:
         raise _BrokenOffError(f"the connection broke off after {came:,} of {total:,} bytes")
     _require_no_web_page(url, part)
 
 
 def _starts_at(source: http.client.HTTPResponse) -> int | None:
-    found = re.match(r"bytes (\d+)-", source.headers.get("Content-Range", ""))
+    found = re.match(r"bytes (\d{1,18})-", source.headers.get("Content-Range", ""))
     return int(found[1]) if found else None
 
 
 def _judge_complete(error: urllib.error.HTTPError, part: Path, done: int, size: int | None) -> None:
     """416, nothing is left to send: the part is complete, or longer than the file and spoilt."""
-    found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+    found = re.fullmatch(r"bytes \*/(\d{1,18})", error.headers.get("Content-Range", ""))
     total = int(found[1]) if found else size
     if total is not None and done != total:
         part.unlink()

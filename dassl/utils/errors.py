@@ -41,6 +41,22 @@ class NonFiniteLossError(UserError, FloatingPointError):
     """The loss became infinite or NaN."""
 
 
+class NonFiniteScoresError(UserError, FloatingPointError):
+    """Scores to evaluate are infinite or NaN.
+
+    Attributes:
+        position: of the first such item among those that were evaluated, from 0; None: not known.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class OutputFolderError(UserError):
+    """An output folder holds another run, or cannot be used."""
+
+
 class UnknownNameError(UserError, KeyError):
     """A name that no registry or table holds."""
 

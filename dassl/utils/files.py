@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from dassl.utils.errors import DataError, MissingFileError
 from dassl.utils.logger import get_logger
@@ -38,6 +38,24 @@ def file_state(path: PathLike) -> tuple[str, int, int, int]:
     """
     stat = Path(path).stat()
     return str(Path(path).absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def content_digest(path: PathLike) -> str:
+    """Returns a file's SHA-256 in hexadecimal; a process reads an unchanged file just once.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return _digest_of_state(file_state(path))
+
+
+@lru_cache(maxsize=32)
+def _digest_of_state(state: tuple[str, int, int, int]) -> str:
+    digest = hashlib.sha256()
+    with Path(state[0]).open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def check_isfile(fpath: PathLike) -> bool:
@@ -113,23 +131,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def read_image(path: PathLike) -> Image.Image:
-    """Reads an image as RGB.
-
-    Raises:
-        MissingFileError: there is no such file.
-        DataError: the file is not an image, or is cut short.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise MissingFileError(f"image {path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow raises all of these for damaged files, depending on the format.
-        raise DataError(f"image {path} cannot be read: {error}") from None
 
 
 def listed(items: Sequence[Any], at_most: int = 3) -> str:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TextIO
 
 from dassl.utils.errors import UserError
+from dassl.utils.text import printable, visible
 
 
 class PlainHandler(logging.Handler):
     """Prints each message as it is: the lines that log parsers know have no date and no level."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), flush=True)  # to whatever stands for sys.stdout at the moment
+        stream = sys.stdout  # whatever stands for it at the moment
+        print(printable(record.getMessage(), stream), flush=True)
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -74,7 +76,9 @@ class Logger:
         self.file.flush()
 
     def write(self, msg: str) -> None:
-        self.console.write(msg)
+        # A carriage return is left to the progress bars of others; our messages hold none.
+        msg = "\r".join(visible(part) for part in msg.split("\r"))
+        self.console.write("\r".join(printable(part, self.console) for part in msg.split("\r")))
         if self.file is not None:
             self.file.write(msg)
             if "\n" in msg:
@@ -95,7 +99,8 @@ class Logger:
 
     @property
     def encoding(self) -> str:
-        return self.console.encoding
+        """Whatever is written here reaches the file; the console gets what it can show."""
+        return "utf-8"
 
     def close(self) -> None:
         """Gives `sys.stdout` back and closes the file."""
@@ -109,11 +114,17 @@ class Logger:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, *args: object) -> None:
-        if error is not None and not isinstance(error, UserError):
-            self.open()  # an unexpected failure: everything that was said may help
-        if error is not None and self.file is not None:
-            self.file.write(f"error: {error or kind.__name__}\n")
-        self.close()
+        try:
+            if error is not None and not isinstance(error, UserError):
+                self.open()  # an unexpected failure: everything that was said may help
+            if error is not None and self.file is not None:
+                self.file.write(f"error: {visible(str(error) or kind.__name__)}\n")
+            self.close()
+        except OSError:  # the disk may be full
+            self.file = None
+            if error is None:
+                raise
+            self.close()
 
 
 def setup_logger(output: str | None = None, delay: bool = False) -> Logger | None:

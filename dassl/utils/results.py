@@ -35,17 +35,24 @@ def append_record(fpath: PathLike, record: dict[str, Any]) -> None:
     """
     path = Path(fpath)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(record, allow_nan=True) + "\n").encode()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    line = record_line(record).encode()
+    binary = getattr(os, "O_BINARY", 0)  # Windows would write other line ends
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o666)
     try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
+        if os.fstat(descriptor).st_size:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            if os.read(descriptor, 1) != b"\n":
+                line = b"\n" + line
         if os.write(descriptor, line) != len(line):
             raise OSError(errno.ENOSPC, "the record was cut short: is the disk full?", str(path))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def record_line(record: Mapping[str, Any]) -> str:
+    """Returns a record as a line of JSON."""
+    return json.dumps(record, allow_nan=True) + "\n"
 
 
 def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:
@@ -55,7 +62,7 @@ def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # the former: also a number of 5,000 digits
             record = None
         if isinstance(record, dict):
             yield record

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.utils import UserError
+from dassl.utils.text import visible
 from datasets.manage.catalog import Entry
 from datasets.manage.fetch import Options, fetch, ways
 from datasets.manage.overview import list_table, place_of, status_table
-from datasets.manage.verify import Absent, Fault, read, verify_steps
+from datasets.manage.verify import Absent, Fault, Finding, read, verify_steps
+from datasets.manage.verify_own import verify_own_steps
 
 OK, WRONG, ABSENT = 0, 1, 2
 
@@ -57,7 +60,7 @@ def _download(entry: Entry, source_name: str, root: Path, options: Options) -> i
         problems = str(error).splitlines()
     if problems:
         for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {visible(problem)}", file=sys.stderr)
         print(f"{entry.name} is not complete. Other ways:")
         for way in ways(entry, root, source):
             print(f"  {way}")
@@ -78,16 +81,25 @@ def verify(args: argparse.Namespace, chosen: list[Entry]) -> int:
     return WRONG if WRONG in results else max(results)
 
 
+def verify_own(args: argparse.Namespace) -> int:
+    """Checks images of one's own: everything that a run would refuse, and what it cannot see."""
+    return _report("Folder", verify_own_steps(args.root, args.set), alone=True)
+
+
 def _verify(entry: Entry, args: argparse.Namespace, alone: bool) -> int:
-    print(f"{entry.name}", flush=True)
+    return _report(entry.name, verify_steps(entry, args.root, args.full, args.seeds), alone)
+
+
+def _report(name: str, steps: Iterator[Finding], alone: bool) -> int:
+    print(name, flush=True)
     try:
-        for what, finding in verify_steps(entry, args.root, args.full, args.seeds):
-            print(f"  {what:<9} {finding}", flush=True)
+        for what, finding in steps:
+            print(f"  {what:<9} {visible(finding)}", flush=True)
     except Absent as error:
         print("  not there" + (f": {error}" if alone else ""))
         return ABSENT
     except Fault as error:
-        print(f"{entry.name}: WRONG: {error}")
+        print(visible(f"{name}: WRONG: {error}"))
         return WRONG
-    print(f"{entry.name}: OK")
+    print(f"{name}: OK")
     return OK

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import MissingFileError
 from datasets.manage.catalog import Entry
-from datasets.readers.own_images import EXTENSIONS
+from datasets.readers.image_tree import EXTENSIONS
 from datasets.resources import SPLITS
 
 BUDGET = 5.0  # seconds to count the files of one dataset

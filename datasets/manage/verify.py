@@ -6,10 +6,7 @@ import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from tqdm import tqdm
 
 import datasets
 from dassl.config import get_cfg_default
@@ -20,7 +17,10 @@ from dassl.utils.logger import quiet
 from datasets.base import BenchmarkDataset
 from datasets.few_shot import draw_sample, sample_info
 from datasets.manage.catalog import Entry
+from datasets.manage.image_checks import decoding_problems
 from datasets.manage.overview import place_of
+from datasets.readers.copies import across_parts, describe_copies
+from datasets.readers.image_tree import first_of
 from datasets.readers.split_files import PARTS, Split, read_split_file
 from datasets.resources import SPLITS
 
@@ -61,11 +61,13 @@ def verify_steps(
     _check_official_lists(entry, dataset_dir, root)
     dataset = _read(entry, root)
     yield "split", _check_split(entry, dataset)
-    parts = _parts(dataset)
+    parts = parts_of(dataset)
     yield "classes", _check_classes(entry, dataset, parts)
     items = list({item.impath: item for part in parts.values() for item in part}.values())
     yield "files", _check_files(entry, dataset, items)
     yield "images", _check_images(items, full, dataset)
+    if full and (copies := across_parts(parts)):  # the benchmarks are as they are: only said
+        yield "copies", describe_copies(copies)
     yield "few-shot", _check_few_shot(entry, root, dataset, parts, seeds)
 
 
@@ -199,13 +201,14 @@ def _read(entry: Entry, root: Path) -> BenchmarkDataset:
         ) from None
 
 
-def _parts(dataset: BenchmarkDataset) -> dict[str, list[Datum]]:
+def parts_of(dataset: BenchmarkDataset) -> dict[str, list[Datum]]:
+    """Returns the items of train, val and test."""
     return dict(zip(PARTS, (dataset.train_x or [], dataset.val or [], dataset.test or [])))
 
 
 def _check_split(entry: Entry, dataset: BenchmarkDataset) -> str:
     official = _shipped(type(dataset), dataset.image_dir)
-    parts = _parts(dataset)
+    parts = parts_of(dataset)
     if official is not None:
         _compare(dataset, parts, dict(zip(PARTS, official)))
     sizes = []
@@ -315,22 +318,9 @@ def _check_images(items: list[Datum], full: bool, dataset: BenchmarkDataset) -> 
     step = 1 if full else max(1, len(items) // SAMPLE)
     paths = [item.impath for item in items][::step]
 
-    def problem(path: str) -> str:
-        try:
-            read_image(path)
-        except UserError as error:
-            return str(error)
-        return ""
-
-    workers = min(8, (os.cpu_count() or 1) + 1)
-    with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(problem, paths)
-        bar = tqdm(results, total=len(paths), desc="decoding", leave=False, disable=None)
-        problems = [text for text in bar if text]
-    if problems:
-        also = f" ({len(problems) - 1:,} more like it)" if len(problems) > 1 else ""
+    if problems := decoding_problems(paths, read_image):
         raise Fault(
-            f"{problems[0]}{also}. Fetch the file anew, or unpack the dataset anew into "
+            f"{first_of(problems)}. Fetch the file anew, or unpack the dataset anew into "
             f"{dataset.dataset_dir}."
         )
     hint = "" if step == 1 else " (a sample; --full: all)"

@@ -14,10 +14,11 @@ from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
 from datasets.readers.derived_files import derived_paths, save_derived
+from datasets.readers.image_tree import PassedOver, check_header, is_image, is_no_class
 
 logger = get_logger(__name__)
 
-VERSION = 1
+VERSION = 2  # 1 listed whatever lay in a class folder
 FLAT = ""  # stands for the folder itself, where there are images and no class folders
 
 
@@ -39,15 +40,17 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
     for path in derived_paths(dataset_dir, name):
         old = old or _read_index(path)
     images: dict[str, list[str]] = {}
+    passed = PassedOver()
     relisted = 0
     for key, time in changed.items():
         entry = old.get(key)
-        if entry and entry["changed_ns"] == time:
+        if entry and entry.get("changed_ns") == time:
             # One string a folder: a thousand are read ten times faster than a million names.
             images[key] = entry["images"].split("/")
         else:
-            images[key] = image_names(folder / key)
+            images[key] = image_names(folder / key, passed)
             relisted += 1
+    passed.say(folder)
     if relisted or len(old) != len(changed):
         total = sum(len(names) for names in images.values())
         logger.info(f"Listed {relisted:,} folders anew in {folder}: {total:,} images in all")
@@ -68,15 +71,25 @@ def _times_of_change(folder: Path) -> dict[str, int]:
         times = {
             entry.name: entry.stat().st_mtime_ns
             for entry in entries
-            if not entry.name.startswith(".") and entry.is_dir()
+            if not is_no_class(entry.name) and entry.is_dir()
         }
     return dict(sorted(times.items())) or {FLAT: folder.stat().st_mtime_ns}
 
 
-def image_names(folder: Path) -> list[str]:
-    """Returns the names of the images in a class folder, sorted; raises DataError without any."""
+def image_names(folder: Path, passed: PassedOver) -> list[str]:
+    """Returns the names of the images in a class folder, sorted; notes what else there is.
+
+    Raises:
+        DataError: there are none.
+    """
+    names = []
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if not e.name.startswith("."))
+        for entry in entries:
+            if is_image(entry, check_header):
+                names.append(entry.name)
+            elif not entry.name.startswith("."):
+                passed.add("entries that are no images", f"{folder.name}/{entry.name}")
+    names.sort()
     if not names:
         raise DataError(f"class folder {folder} holds no images; add some or remove the folder")
     return names

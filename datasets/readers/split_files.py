@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
+import posixpath
 import unicodedata
+import zlib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, listed
+from datasets.readers.class_order import LARGEST, first_gaps, number
+from datasets.readers.image_tree import EXTENSIONS, check_header, is_no_class
 
 Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
 PARTS = ("train", "val", "test")
@@ -34,7 +40,7 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
     try:
         split = tuple(
             [
-                Datum(start + name.replace("\\", "/"), int(label), classname=classname)
+                Datum(start + _plain_path(name), _label(label), classname=_text(classname))
                 for name, label, classname in lists[part]
             ]
             for part in PARTS
@@ -47,11 +53,35 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
         ) from None
 
 
+def _plain_path(name: str) -> str:
+    """Returns a path with slashes alone, and one spelling: ./x and x are one image."""
+    path = _text(name.replace("\\", "/"))
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
+
+
+def _label(value: Any) -> int:
+    whole = number(value) if isinstance(value, str) else value
+    if isinstance(whole, bool) or not isinstance(whole, int) or abs(whole) > LARGEST:
+        raise ValueError(f"{value!r:.50} is no label")
+    return whole
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.50} is no text")
+    if not value.isascii():
+        value.encode()  # half of a character could be written nowhere
+    return value
+
+
 def _read_lists(path: Path) -> Any:
     if path.suffix != ".gz":
         return read_json(path)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return json.load(file)
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}; delete it or fetch it anew") from None
 
 
 def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:
@@ -63,6 +93,36 @@ def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:
         ]
         for part, items in zip(PARTS, split)
     }
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this project made a split file, where there was no official one."""
+    if path.suffix == ".gz" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"note"' in file.read(64)
+
+
+def files_now(folder: PathLike) -> str:
+    """Returns how many files a dataset has, and a digest of their names and the texts' sizes."""
+    digest, count = hashlib.sha256(), 0
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(place)
+        new = (state.st_dev, state.st_ino) not in seen  # a link may lead back
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if new and not is_no_class(name))
+        for name in sorted(files) if new else ():
+            if not name.startswith(".") and not _is_derived(name):
+                path = os.path.join(place, name)
+                size = -1 if name.lower().endswith(EXTENSIONS) else os.lstat(path).st_size
+                digest.update(f"{os.path.relpath(path, folder)}\n{size}\n".encode(errors="replace"))
+                count += 1
+    return f"{count:,} files, {digest.hexdigest()[:16]}"
+
+
+def _is_derived(name: str) -> bool:
+    return name.endswith(".json") and name.startswith(("split_", "index_"))
 
 
 def paths_below(folder: PathLike, items: list[Datum]) -> list[str]:
@@ -101,7 +161,7 @@ def check_split(source: object, split: Split) -> None:
                     f"'{item.classname}' ({item.impath}); each label needs one class name"
                 )
     with_images = {item.label for item in train}
-    gap = [label for label in range(max(names) + 1) if label not in with_images]
+    gap = first_gaps(with_images, max(names) + 1)
     if gap or min(names) < 0:
         raise DataError(
             f"{source} has no training images for label {listed(gap or [min(names)])}; labels must "
@@ -114,7 +174,9 @@ def _check_duplicates(source: object, parts: list[list[Datum]]) -> None:
     seen: set[str] = set()
     twice: list[str] = []
     for items in parts:
-        paths = {item.impath for item in items}
+        paths = {item.impath: item.label for item in items}.keys()
+        if len(paths) < len(items):
+            _require_one_label(source, items)
         twice += sorted(paths & seen)
         seen |= paths
     if twice:
@@ -122,6 +184,16 @@ def _check_duplicates(source: object, parts: list[list[Datum]]) -> None:
             f"{source} has {len(twice):,} images in more than one of train, val and test: "
             f"{listed(twice)}. Keep each in one part only: a test on training images says nothing."
         )
+
+
+def _require_one_label(source: object, items: list[Datum]) -> None:
+    labels: dict[str, int] = {}
+    for item in items:
+        if labels.setdefault(item.impath, item.label) != item.label:
+            raise DataError(
+                f"{source} gives {item.impath} the labels {labels[item.impath]} and {item.label}; "
+                "each image needs one"
+            )
 
 
 def locate_files(source: object, image_dir: PathLike, split: Split) -> Split:
@@ -156,6 +228,9 @@ def locate_files(source: object, image_dir: PathLike, split: Split) -> Split:
             f"{listed(missing)}. Unpack the dataset anew into {image_dir}; to use other images, "
             "put a split file of your own beside them."
         )
+    for item in chain(*located):
+        if not item.impath.lower().endswith(EXTENSIONS):
+            check_header(item.impath)  # Thumbs.db, say
     return located
 
 

@@ -13,7 +13,7 @@ from encoders.kernels.gemm import default_backend
 T = TypeVar("T")
 
 
-class Seal:
+class Fingerprint:
     """Tells whether tensors are still those that they were, and nobody has written to them.
 
     It keeps their memory alive, so that no other tensor can come to lie at the same address. What
@@ -24,7 +24,7 @@ class Seal:
         self._tensors = [tensor.detach() for tensor in tensors]
         self._state = _state(self._tensors)
 
-    def holds(self, tensors: Iterable[Tensor]) -> bool:
+    def matches(self, tensors: Iterable[Tensor]) -> bool:
         return _state(tensors) == self._state
 
 
@@ -41,10 +41,10 @@ class Folded(Generic[T]):
 
     def __init__(self, backend: str | None = None) -> None:
         self.backend = backend
-        self._value: tuple[tuple, Seal, T] | None = None
+        self._value: tuple[tuple, Fingerprint, T] | None = None
 
     @classmethod
-    def beside(cls, module: nn.Module, backend: str | None) -> Folded:
+    def shared_by(cls, module: nn.Module, backend: str | None) -> Folded:
         """Returns what is folded from a module's weights, the same for all who ask.
 
         One who wants a certain backend gets it alone.
@@ -69,10 +69,10 @@ class Folded(Generic[T]):
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         how = (dtype, self.backend or default_backend(device, dtype))
-        if self._value is None or self._value[0] != how or not self._value[1].holds(weights):
+        if self._value is None or self._value[0] != how or not self._value[1].matches(weights):
             self._value = None  # frees memory before more is taken
             with torch.no_grad():
-                self._value = (how, Seal(weights), fold(*how))
+                self._value = (how, Fingerprint(weights), fold(*how))
         return self._value[2]
 
     @property

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from encoders.prompt_tree import Rows, Tiles
+from encoders.prompt_tree import PackedRows, Tiles
 
 
 def attend(
-    q: Tensor | None, kv: Tensor, frozen: Tensor, rows: Rows, tiles: Tiles, heads: int
+    q: Tensor | None, kv: Tensor, frozen: Tensor, rows: PackedRows, tiles: Tiles, heads: int
 ) -> Tensor:
     """Attends from tiles of queries to the trunk and to the rows of the same tile.
 
@@ -58,7 +58,7 @@ def _merge_heads(x: Tensor) -> Tensor:
 
 
 def _gather(
-    q: Tensor | None, kv: Tensor, frozen: Tensor, rows: Rows, tiles: Tiles, heads: int
+    q: Tensor | None, kv: Tensor, frozen: Tensor, rows: PackedRows, tiles: Tiles, heads: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns queries and keys and values of tiles, (G, H, slots, D/H), and those of the trunk."""
     groups, width = len(kv), frozen.shape[-1] // 2
@@ -80,7 +80,7 @@ def _gather(
 
 
 def fused_attention(
-    q: Tensor | None, kv: Tensor, frozen: Tensor, rows: Rows, tiles: Tiles, heads: int
+    q: Tensor | None, kv: Tensor, frozen: Tensor, rows: PackedRows, tiles: Tiles, heads: int
 ) -> Tensor:
     """`attend` by scaled_dot_product_attention, with the trunk's keys repeated in each tile."""
     n_tiles, n_trunk = len(tiles.mask), len(rows.trunk_frozen) + len(rows.trunk_rows)
@@ -114,7 +114,7 @@ class _TwoPartAttention(torch.autograd.Function):
         q: Tensor | None,
         kv: Tensor,
         frozen: Tensor,
-        rows: Rows,
+        rows: PackedRows,
         tiles: Tiles,
         heads: int,
     ) -> Tensor:

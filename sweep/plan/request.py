@@ -202,7 +202,7 @@ def _fits(content: dict[str, Any]) -> bool:
         plain, inner = kinds[name]
         if type(value) is not plain:
             return False
-        if isinstance(value, list) and any(type(item) is not inner for item in value):
+        if inner and isinstance(value, list) and any(type(x) is not inner for x in value):
             return False
     return True
 

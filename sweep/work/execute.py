@@ -174,6 +174,7 @@ def _train_or_test(job: Job, resume: bool) -> str:
         begun_with = folder.basis()
         folder.start_anew()
         folder.write(rests_on=begun_with)
+    args.overwrite = run.source is None  # of a run with other settings, or a damaged one
     train.main(args)
     return problem
 

@@ -34,16 +34,20 @@ def make_split(root: Path, **sizes: int) -> Path:
     return root
 
 
-def load(root: Path | str = "", **settings):
+def make_cfg(**settings):
+    """Returns a configuration with settings below DATASET, and SEED."""
     cfg = get_cfg_default()
     datasets.extend_cfg(cfg)
     cfg.merge_from_file(str(ROOT / "configs/datasets/folder.yaml"))
-    cfg.DATASET.ROOT = str(root)
     cfg.SEED = settings.pop("SEED", 1)
     for key, value in settings.items():
         cfg.merge_from_list([f"DATASET.{key}", value if isinstance(value, str) else repr(value)])
     cfg.freeze()
-    return build_dataset(cfg)
+    return cfg
+
+
+def load(root: Path | str = "", **settings):
+    return build_dataset(make_cfg(ROOT=str(root), **settings))
 
 
 def paths(items, root: Path) -> list[str]:

@@ -106,11 +106,11 @@ def test_split_is_built_where_there_is_none(name, tmp_path, monkeypatch, capsys)
     )
     assert all(Path(path).is_file() for path in images)
 
-    given.rename(folder / "kept.json")
+    given.rename(tmp_path / "kept.json")  # beside it, it would be one file more
     monkeypatch.setattr("random.shuffle", None)  # the global generator plays no part
     again = build(name, tmp_path / "a")
     assert again.split_digest == first.split_digest
-    assert given.read_text() == (folder / "kept.json").read_text()
+    assert given.read_text() == (tmp_path / "kept.json").read_text()
     capsys.readouterr()
     assert build(name, tmp_path / "a").split_digest == first.split_digest
     assert "this split was built" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import torch
 
 from dassl.engine import SimpleTrainer
 from dassl.utils import load_checkpoint
+from dassl.utils.results import read_records
 from tests.runs import make_eurosat, run
 
 FEW = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")
@@ -49,7 +50,7 @@ def test_same_numbers(data: Path, tmp_path: Path, monkeypatch, flags: dict, opts
         stop_in_epoch(patch, 3)
         with pytest.raises(StoppedError):
             run(data, broken, *opts, epoch=5, **flags)
-    assert [p.name for p in broken.glob("progress-*")] == ["progress-2.pt"]
+    assert [p.name for p in broken.glob("progress*")] == ["progress.pt"]
     assert run(data, broken, *opts, epoch=5, resume=str(broken), **flags) == expected
     states = [
         load_checkpoint(str(folder / "prompt_learner/model.pth.tar-5"))
@@ -57,15 +58,38 @@ def test_same_numbers(data: Path, tmp_path: Path, monkeypatch, flags: dict, opts
     ]
     for name, value in states[0]["state_dict"].items():
         assert torch.equal(value, states[1]["state_dict"][name]), name
-    assert not list(broken.glob("progress-*")), "it is deleted once the training is done"
+    assert not list(broken.glob("progress*")), "it is deleted once the training is done"
+
+
+def test_without_progress_a_kept_epoch_is_gone_on_from(data: Path, tmp_path: Path, monkeypatch):
+    """Checkpoints of epochs that are kept hold the random state as well."""
+    opts = (*FEW, "TRAIN.CHECKPOINT_FREQ", "2")
+    expected = run(data, tmp_path / "whole", *opts, epoch=5)
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        stop_in_epoch(patch, 3)
+        with pytest.raises(StoppedError):
+            run(data, broken, *opts, epoch=5)
+    (broken / "progress.pt").unlink()
+    assert run(data, broken, *opts, epoch=5, resume=str(broken)) == expected
+    names = [folder / "prompt_learner/model.pth.tar-5" for folder in (tmp_path / "whole", broken)]
+    one, other = (load_checkpoint(str(name))["state_dict"]["ctx"] for name in names)
+    assert torch.equal(one, other)
 
 
 def test_without_the_random_state_the_log_says_so(data: Path, tmp_path: Path, monkeypatch, capsys):
+    """As with a checkpoint of another program."""
     opts = (*FEW, "TRAIN.CHECKPOINT_FREQ", "2")
     with monkeypatch.context() as patch:
         stop_in_epoch(patch, 3)
         with pytest.raises(StoppedError):
             run(data, tmp_path, *opts, epoch=4)
-    (tmp_path / "progress-2.pt").unlink()
+    (tmp_path / "progress.pt").unlink()
+    path = tmp_path / "prompt_learner/model.pth.tar-2"
+    content = load_checkpoint(str(path))
+    del content["progress"], content["made_by"]
+    torch.save(content, path)
     run(data, tmp_path, *opts, epoch=4, resume=str(tmp_path))
     assert "draws other numbers than one without a break" in capsys.readouterr().out
+    (record,) = read_records(tmp_path / "results.jsonl")
+    assert record["draws_differ"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import http.server
+import io
 import pickle
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import dassl.utils.download
@@ -298,3 +302,82 @@ def test_unreachable_address(server, tmp_path, monkeypatch):
     with pytest.raises(DownloadError, match=r"cannot be fetched(.|\n)*--backbone-path"):
         load_by_name()
     assert not (tmp_path / "cache" / "ViT-B-32.pt").exists()
+
+
+# --- sizes that nobody stored ---------------------------------------------------------------------
+
+
+def shaped(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    """Golden weights with other shapes; `__` stands for a dot."""
+    changed = {key.replace("__", "."): torch.zeros(shape) for key, shape in shapes.items()}
+    return {**finer_weights(), **changed}
+
+
+HUGE: dict[str, Callable[[], Any]] = {
+    "expanded": lambda: {
+        **finer_weights(),
+        "token_embedding.weight": torch.zeros(1).expand(10**12, 64),
+    },
+    "sparse": lambda: {
+        **finer_weights(),
+        "text_projection": torch.sparse_coo_tensor(torch.zeros(2, 0), [], (10**6, 10**6)),
+    },
+    "width of the text tower": lambda: shaped(ln_final__weight=(50_000,)),
+    "width of the image tower": lambda: shaped(visual__conv1__weight=(50_000, 1, 1, 1)),
+    "length of the context": lambda: shaped(positional_embedding=(300_000, 1)),
+    "words": lambda: shaped(token_embedding__weight=(10_000_000, 1)),
+    "size of the embedding": lambda: shaped(text_projection=(1, 10_000_000)),
+    "patches": lambda: shaped(visual__positional_embedding=(10_000_000, 1)),
+    "no width": lambda: shaped(ln_final__weight=(0,)),
+    "no patches": lambda: shaped(visual__positional_embedding=(0, 64)),
+    "no axes": lambda: shaped(visual__conv1__weight=()),
+    "many layers": lambda: {
+        **finer_weights(),
+        **{f"transformer.resblocks.{i}.x": torch.zeros(0) for i in range(1000)},
+    },
+    "layer without a number": lambda: {**finer_weights(), "transformer.resblocks": torch.ones(1)},
+    "number for a name": lambda: {**finer_weights(), 3: torch.ones(1)},
+    "nested": lambda: {**finer_weights(), "visual.proj": {"a": torch.ones(1)}},
+}
+
+
+@pytest.mark.parametrize("content", HUGE)
+def test_sizes_that_nobody_stored(tmp_path, content):
+    """Small files whose shapes would ask for up to terabytes."""
+    path = tmp_path / "clip.pt"
+    torch.save(HUGE[content](), path)
+    with pytest.raises(CheckpointError, match=str(path)):
+        load(path)
+
+
+def test_a_state_dict_in_a_compressed_zip_file(tmp_path):
+    """A megabyte that would become a gigabyte: torch unpacks what it never packs."""
+    plain, path = tmp_path / "plain.pt", tmp_path / "clip.pt"
+    torch.save({"visual.conv1.weight": torch.zeros(1 << 26)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info))
+    with pytest.raises(CheckpointError, match="would become many more"):
+        load(path)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_mutated_weights_file(tmp_path, data):
+    path = tmp_path / "clip.pt"
+    content = bytearray(_small_file(data.draw(st.booleans())))
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
+    with pytest.raises(CheckpointError, match=str(path)):
+        load(path)
+
+
+@cache
+def _small_file(zipped: bool) -> bytes:
+    out = io.BytesIO()
+    weights = {"ctx": torch.ones(3), "b": torch.ones(2, 2).half()}
+    torch.save({"state_dict": weights}, out, _use_new_zipfile_serialization=zipped)
+    return out.getvalue()

@@ -21,7 +21,7 @@ from encoders import text
 from encoders.kernels import tree_attention
 from encoders.kernels.frozen_linear import FrozenLinear
 from encoders.kernels.gemm import BACKENDS, default_backend, onednn_works
-from encoders.prompt_tree import PromptTree, learned
+from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
 from tests.golden_recipes import assert_close, custom_clip, golden_clip
 from trainers import cocoop, coop
@@ -62,7 +62,7 @@ def sequences_of(names: Names, n_ctx: int, position: str, class_specific: bool) 
     sequences = []
     for c, name in enumerate(names):
         first = c * n_ctx if class_specific else 0
-        ctx = [learned(first + m) for m in range(n_ctx)]
+        ctx = [learned_token(first + m) for m in range(n_ctx)]
         sequences.append([START, *ctx[:before], *name, *ctx[before:], STOP, END])
     return sequences
 
@@ -73,7 +73,7 @@ def plain_features(clip_model: CLIP, context: Tensor, sequences: Names) -> Tenso
     table = clip_model.token_embedding.weight
     features = []
     for vectors in context:
-        embeddings = torch.cat([table, vectors.flip(0)])  # learned(i) = -1 - i counts from the end
+        embeddings = torch.cat([table, vectors.flip(0)])  # learned_token(i) counts from the end
         ids = torch.full((len(sequences), 77), 7)  # what stands after the end must not matter
         for row, sequence in zip(ids, sequences):
             row[: len(sequence)] = torch.tensor(sequence) % len(embeddings)

@@ -29,6 +29,7 @@ OURS_ALONE = (
     "First prompts:",
     "Note: there is no",
     "The learning-rate schedule was saved",
+    "It rests on:",
 )
 
 

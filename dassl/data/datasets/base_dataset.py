@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from PIL import Image
+from yacs.config import CfgNode
 
 from dassl.utils.download import download, download_gdrive, extract
 from dassl.utils.errors import DataError, not_one_of
@@ -86,6 +89,15 @@ class DatasetBase:
         self.provenance: dict[str, Any] = {}
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+
+    @classmethod
+    def image_reader(cls, cfg: CfgNode) -> Callable[[str], Image.Image] | None:
+        """Returns what reads an image at a path as RGB; None: `read_image`.
+
+        A reader says by its attribute `identity` what decides on the pixels that it returns, so
+        that what is computed from them can be kept.
+        """
+        return None
 
     @property
     def train_x(self) -> list[Datum] | None:

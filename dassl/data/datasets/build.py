@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from PIL import Image
 from yacs.config import CfgNode
 
 from dassl.data.datasets.base_dataset import DatasetBase
@@ -23,3 +26,14 @@ def build_dataset(cfg: CfgNode) -> DatasetBase:
     if cfg.VERBOSE:
         logger.info(f"Loading dataset: {cfg.DATASET.NAME}")
     return dataset(cfg)
+
+
+def image_reader(cfg: CfgNode) -> Callable[[str], Image.Image] | None:
+    """Returns what the dataset of a configuration reads its images with; None: `read_image`.
+
+    The configuration tells, not the items: whoever builds a loader from both reads them alike.
+    """
+    name = cfg.DATASET.NAME
+    dataset = DATASET_REGISTRY.get(name) if name in DATASET_REGISTRY else None
+    chosen = getattr(dataset, "image_reader", None)
+    return chosen(cfg) if chosen is not None else None

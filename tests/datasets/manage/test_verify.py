@@ -108,7 +108,7 @@ def test_truncated_image(root, capsys):
 def test_text_named_jpg(root, capsys):
     path = next((root / "oxford_pets/images").glob("*_7.jpg"))
     overwrite(path, b"<html>404</html>")
-    faulty(capsys, root, str(path), "cannot identify", name="OxfordPets", options=["--full"])
+    faulty(capsys, root, str(path), "it is none of", name="OxfordPets", options=["--full"])
 
 
 def test_several_bad_images_are_counted(root, capsys):

@@ -1,0 +1,92 @@
+"""What an evaluation leaves behind: its record, and the line that says what its number rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dassl.utils.results import config_digest, read_records, versions
+
+
+def evaluation_record(
+    trainer: Any, split: str, results: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
+    """Returns everything worth knowing about one evaluation of a SimpleTrainer as plain data."""
+    cfg = trainer.cfg
+    counts = getattr(trainer.evaluator, "per_class_counts", dict)()
+    on_gpu = trainer.device.type == "cuda"
+    return {
+        "status": "finished",
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "trainer": cfg.TRAINER.NAME,
+        "dataset": cfg.DATASET.NAME,
+        "split": split,
+        "classes": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "seed": cfg.SEED,
+        "data": getattr(trainer.dm.dataset, "provenance", {}),
+        "epoch": trainer.model_epoch,
+        "after_training": trainer.ends_training,
+        # A training that went on from a checkpoint without the states of the generators.
+        **({"draws_differ": True} if trainer.draws_differ else {}),
+        "backbone": cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME,
+        "weights": trainer.weights_used(),
+        "precision": trainer.precision,
+        "metrics": {name: float(value) for name, value in results.items()},
+        "total": sum(total for total, _ in counts.values()),
+        "correct": sum(correct for _, correct in counts.values()),
+        "per_class": [
+            {"label": k, "name": trainer.lab2cname.get(k), "total": n, "correct": c}
+            for k, (n, c) in counts.items()
+        ],
+        "seconds": seconds,
+        "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "config_digest": config_digest(cfg),
+        **versions(),
+    }
+
+
+def accuracy_if_finished(trainer: Any) -> float | None:
+    """Returns what the output folder's record of a trainer's very run says; None: not finished."""
+    path, own = Path(trainer.output_dir) / "results.jsonl", config_digest(trainer.cfg)
+    for record in read_records(path) if path.is_file() else ():
+        if record.get("config_digest") == own and record.get("after_training"):
+            return next(iter(record["metrics"].values()))
+    return None
+
+
+def title(record: Mapping[str, Any]) -> str:
+    """Returns what was evaluated, in a line."""
+    classes = "" if record["classes"] == "all" else f", {record['classes']} classes"
+    what = f"{record['trainer']} on {record['dataset']}{classes}, {record['split']} set"
+    return what + (f", seed {record['seed']}" if record["seed"] >= 0 else "")
+
+
+def what_it_rests_on(trainer: Any, split: str) -> str:
+    """Returns classes, images, shots, split and weights behind a number, in a line."""
+    cfg, dataset = trainer.cfg, trainer.dm.dataset
+    provenance = getattr(dataset, "provenance", {})
+    images = len(dataset.val if split == "val" else dataset.test)
+    parts = [
+        cfg.DATASET.NAME,
+        f"{dataset.num_classes} classes ({cfg.DATASET.get('SUBSAMPLE_CLASSES', 'all')})",
+        f"{images:,} {split} images",
+        _shots(cfg.DATASET.NUM_SHOTS, provenance.get("few_shot") or {}),
+    ]
+    if digest := provenance.get("split_digest"):
+        parts.append(f"{getattr(dataset, 'split_source', 'split')} {digest[:8]}")
+    if weights := trainer.weights_used():
+        parts.append(f"{weights['name']} {weights['sha256'][:8]}")
+    return ", ".join(parts)
+
+
+def _shots(shots: int, sample: Mapping[str, Any]) -> str:
+    if shots < 1:
+        return "no few-shot sample"
+    kind = {True: " (the published sample)", False: " (not the published sample)"}
+    return f"{shots} shots{kind.get(sample.get('published'), '')}"

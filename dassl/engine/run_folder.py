@@ -1,0 +1,225 @@
+"""The output folder of a run: whose it is, that nobody else works in it, what is ours in it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from dassl.config import get_cfg_default
+from dassl.engine.base import TrainerBase
+from dassl.engine.progress import BEFORE, NEWEST, has_progress
+from dassl.engine.signals import TrainingStopped
+from dassl.evaluation import error_analysis
+from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE
+from dassl.utils.errors import ConfigError, OutputFolderError
+from dassl.utils.files import PathLike, write_text
+from dassl.utils.locks import LockedError, file_lock
+from dassl.utils.logger import Logger, get_logger
+
+logger = get_logger(__name__)
+
+LOCK = ".running"  # held by the process at work; a sweep holds another file, `lock`
+RECORDS = "results.jsonl"
+_STAMP = "-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+# All that a run writes, as patterns: no file of anybody else is called like this.
+_OWN = (
+    *("log.txt", f"log.txt{_STAMP}", "config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE),
+    *error_analysis.FILES,
+    *("tensorboard/events.out.tfevents.*", "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}"),
+)
+
+
+def choose_folder(cfg: CfgNode, given: bool) -> str:
+    """Returns the output folder of a run.
+
+    Args:
+        cfg: the configuration.
+        given: somebody said which; otherwise a resumed run goes on in its own folder, and any
+            other run gets a new one.
+    """
+    if given or cfg.OUTPUT_DIR != get_cfg_default().OUTPUT_DIR:
+        return cfg.OUTPUT_DIR
+    if cfg.RESUME:
+        return cfg.RESUME
+    name = f"{cfg.TRAINER.NAME}-{cfg.DATASET.NAME}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = Path(cfg.OUTPUT_DIR) / name, 2
+    while path.exists():
+        path, number = path.with_name(f"{name}-{number}"), number + 1
+    return str(path)
+
+
+class RunFolder:
+    """The output folder of one call of `train.main`.
+
+    Args:
+        cfg: the configuration, whose OUTPUT_DIR is set.
+        args: the command line: `output_dir`, `eval_only`, `overwrite` (delete what is there).
+
+    Raises:
+        OutputFolderError: it holds another run, or no folder can be there.
+        ConfigError: the arguments contradict each other.
+    """
+
+    def __init__(self, cfg: CfgNode, args: Namespace) -> None:
+        cfg.defrost()
+        cfg.OUTPUT_DIR = choose_folder(cfg, bool(args.output_dir))
+        cfg.freeze()
+        self.cfg, self.path = cfg, Path(cfg.OUTPUT_DIR)
+        self.trains = not (args.eval_only or args.no_train)
+        self.evaluates, self.overwrite = args.eval_only, args.overwrite
+        self.resumes = bool(cfg.RESUME) and _same(cfg.RESUME, self.path)
+        if self.overwrite and (self.resumes or self.evaluates):
+            what = "--resume goes on with" if self.resumes else "--eval-only adds to"
+            raise ConfigError(f"--overwrite deletes what {what} in {self.path}: leave one out.")
+        _check_place(self.path)
+        self._check_use()
+
+    def _check_use(self) -> None:
+        found = _held(self.path)
+        if not found or self.resumes or self.overwrite:
+            return
+        if not self.evaluates:
+            raise OutputFolderError(
+                f"{self.path} holds another run ({', '.join(found)}). Choose another --output-dir, "
+                f"go on with that run (--resume {self.path}), or delete what it left "
+                "(--overwrite; from Python: overwrite=True)."
+            )
+        if found != [RECORDS]:
+            raise OutputFolderError(
+                f"{self.path} holds a training ({', '.join(found)}), whose config.yaml an "
+                "evaluation would replace. Choose another --output-dir."
+            )
+
+    @contextmanager
+    def at_work(self, log: Logger, trainer: TrainerBase) -> Iterator[None]:
+        """Holds the folder; opens the log and writes `config.yaml`.
+
+        Before, the trainer goes back to where a run to be resumed stopped, so that one that
+        cannot be resumed stays as it is, and what is to be overwritten is deleted.
+
+        Raises:
+            OutputFolderError: another process is at work in it.
+            CheckpointError, MissingFileError: it cannot be resumed.
+            TrainingStopped: a signal ended the run; the message says how to go on.
+        """
+        try:
+            with _alone(self.path):
+                self._check_use()  # another run may have ended in between
+                _remove_parts(self.path)
+                if self.overwrite and _held(self.path):
+                    remove_own_files(self.path)
+                    log.fpath = str(self.path / "log.txt")
+                if self.trains and self.cfg.RESUME:
+                    trainer.resume()
+                log.open()
+                write_text(self.path / "config.yaml", self.cfg.dump())
+                yield
+        except OSError as error:
+            if error.errno is not None and error.filename is None:
+                error.filename = str(self.path)  # a write tells no name
+            raise
+        except TrainingStopped as stop:
+            command = f". To go on: {resume_command(stop.folder)}" if stop.folder else ""
+            raise TrainingStopped(stop.signum, f"{stop}{command}", stop.folder) from None
+
+
+def _held(folder: Path) -> list[str]:
+    """Returns what results a folder holds, a name for each kind; [] if there are none."""
+    found = [RECORDS] if _has_content(folder / RECORDS) else []
+    models = sorted(folder.glob("*/model.pth.tar-*")) + sorted(folder.glob(f"*/{BEST_FILE}"))
+    if models:
+        found.append(models[0].relative_to(folder).as_posix())
+    if has_progress(folder):
+        found.append(NEWEST)
+    return found
+
+
+def remove_own_files(folder: PathLike) -> None:
+    """Deletes what runs write into their output folder, and nothing else."""
+    root = Path(folder)
+    places = {path.parent for pattern in _OWN[-3:] for path in root.glob(pattern)}
+    for path in [path for pattern in _OWN for path in root.glob(pattern)]:
+        path.unlink(missing_ok=True)
+    for place in places:
+        (place / POINTER_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # something of somebody else is in it
+            place.rmdir()
+
+
+def _remove_parts(folder: Path) -> None:
+    """Deletes what `write_atomically` had begun when a run was killed; nobody is writing now."""
+    for pattern in _OWN:
+        place, _, name = pattern.rpartition("/")
+        for path in folder.glob(f"{place or '.'}/.{name}.*.part"):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"*/.{POINTER_FILE}.*.part"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a folder against other runs, which would mix their results with ours."""
+    path = folder / LOCK
+    try:
+        while True:
+            with file_lock(path):
+                if not path.exists():  # its last holder has just deleted it
+                    continue
+                try:
+                    yield
+                    return
+                finally:
+                    path.unlink(missing_ok=True)
+    except LockedError:
+        raise OutputFolderError(
+            f"another run is at work in {folder}: choose another --output-dir, or wait for its end"
+        ) from None
+
+
+def _check_place(folder: Path) -> None:
+    """Raises OutputFolderError if no folder can be where one is wanted."""
+    try:
+        there = folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
+            raise OutputFolderError(f"the output folder cannot be {folder}: {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise OutputFolderError(
+                f"the output folder cannot be {folder}: {there} may not be written to"
+            )
+    except OSError as error:
+        raise OutputFolderError(f"the output folder cannot be {folder}: {error.strerror}") from None
+
+
+def resume_command(folder: str) -> str:
+    """Returns what to type to go on with a run that was stopped."""
+    program, *words = sys.argv
+    if Path(program).name != "train.py":
+        return f"--resume {shlex.quote(folder)} (from Python: resume={folder!r})"
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip or word == "--overwrite" or word.startswith("--resume="):
+            skip = False
+        elif word == "--resume":
+            skip = True
+        else:
+            kept.append(word)
+    return shlex.join(["python", program, "--resume", folder, *kept])
+
+
+def _same(one: PathLike, other: PathLike) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0

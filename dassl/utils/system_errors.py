@@ -1,0 +1,83 @@
+"""What goes wrong around a program, in one sentence: a full disk, a dead process, a lost folder."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dassl.utils.errors import UserError
+
+_GO_ON = "What was written before is whole; a training goes on with --resume."
+_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space, or choose another folder",
+    errno.EDQUOT: "your quota on the disk is used up: free some space, or choose another folder",
+    errno.EFBIG: "the file would be larger than is allowed",
+    errno.EROFS: "the disk may only be read: choose another folder",
+    errno.EACCES: "you may not write or read it: choose another folder, or ask for the right to",
+    errno.EPERM: "you may not change it: choose another folder, or ask for the right to",
+    errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
+    errno.ENOTDIR: "a part of this path is a file: choose another folder",
+    errno.EEXIST: "there is a file of this name: choose another folder",
+    errno.EISDIR: "it is a folder, where a file is wanted",
+    errno.ENOENT: "it has vanished, or was never there",
+    errno.ESTALE: "it has vanished: is its disk still connected?",
+    errno.ENODEV: "it has vanished: is its disk still connected?",
+    errno.EIO: "the disk reports an error",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "the memory is full",
+}
+_WORKERS = (
+    "a process that loads images ended ({}): see the memory of the machine; DATALOADER.PROCESSES 1 "
+    "takes fewer processes for the same numbers"
+)
+_SHARED_MEMORY = (
+    "the shared memory (/dev/shm) is full: free some, give a container more (docker run "
+    "--shm-size), or take fewer processes (DATALOADER.PROCESSES 1)"
+)
+
+
+class SystemTroubleError(UserError):
+    """The system did not do what was asked of it; nothing in the program can mend that."""
+
+
+@contextmanager
+def system_errors_explained() -> Iterator[None]:
+    """Turns errors of the system into one sentence that says what to do; leaves others alone.
+
+    Raises:
+        SystemTroubleError: in place of an OSError, or of torch's words for it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, RuntimeError) as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        raise SystemTroubleError(sentence) from error
+
+
+def explain(error: OSError | RuntimeError) -> str | None:
+    """Returns the sentence for an error; None: it is not the system's."""
+    text = str(error)
+    if _is_about_shared_memory(text):
+        return f"{_SHARED_MEMORY}. {_GO_ON}"
+    if isinstance(error, OSError) and error.errno in _REASONS:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{_REASONS[error.errno]}. {_GO_ON}"
+    if "DataLoader worker" in text and "Original Traceback" not in text:
+        return f"{_WORKERS.format(text.splitlines()[0].rstrip('.'))}. {_GO_ON}"
+    for code, reason in _REASONS.items():  # of a loader's process: only its text came over
+        if "Original Traceback" in text and f"[Errno {code}]" in text:
+            return f"{text.strip().splitlines()[-1].partition('] ')[2]}: {reason}. {_GO_ON}"
+    if "PytorchStreamWriter" in text or "file write failed" in text:
+        return f"{_REASONS[errno.ENOSPC]}. {_GO_ON}"
+    return None
+
+
+def _is_about_shared_memory(text: str) -> bool:
+    signs = ("shared memory", "/torch_", "Bus error", "/dev/shm")
+    return any(sign in text for sign in signs)
