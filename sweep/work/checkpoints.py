@@ -9,13 +9,13 @@ from dassl.utils.checkpoint import POINTER_FILE
 from sweep.work.kept import DamagedFileError, content_of
 
 PREFIX, BEST = "model.pth.tar-", "model-best.pth.tar"
+PATTERNS = (f"*/{POINTER_FILE}", f"*/{PREFIX}*", f"*/{BEST}", "progress*.pt")
 STATES = ("progress.pt", "progress-before.pt")  # all that a training needs, in one file
 
 
 def are_in(folder: Path) -> bool:
     """Returns whether a training left anything to go on from."""
-    patterns = (f"*/{POINTER_FILE}", f"*/{PREFIX}*", "progress*.pt")
-    return any(True for pattern in patterns for _ in folder.glob(pattern))
+    return any(True for pattern in PATTERNS for _ in folder.glob(pattern))
 
 
 def resume_problem(folder: Path, epochs: int) -> str | None:
@@ -29,7 +29,7 @@ def resume_problem(folder: Path, epochs: int) -> str | None:
         return None
     models = {path.parent for path in folder.glob(f"*/{PREFIX}*")}
     if not models:
-        return "there is no whole checkpoint"
+        return f"there is no whole {STATES[0]}"
     for place in sorted(models):
         try:
             name = (content_of(place / POINTER_FILE) or b"").decode().strip()
@@ -38,11 +38,10 @@ def resume_problem(folder: Path, epochs: int) -> str | None:
         epoch = name.removeprefix(PREFIX)
         if not name.startswith(PREFIX) or not epoch.isdecimal() or len(epoch) > 9:
             return f"{place / POINTER_FILE} names no checkpoint"
-        # After the last epoch nothing is drawn any more.
-        needed = [folder / f"progress-{int(epoch)}.pt"] if int(epoch) < epochs else []
-        for path in (place / name, *needed):
-            if problem := damage(path):
-                return problem
+        if int(epoch) < epochs:  # after the last one nothing is drawn any more
+            return f"there is no whole {STATES[0]}"
+        if problem := damage(place / name):
+            return problem
     return None
 
 

@@ -284,9 +284,12 @@ class RunFolder:
         """Takes out of the way what a run would stumble over, and broken lines between records."""
         drop_broken_lines(self.path / RECORDS)
         self.delete(*error_analysis.FILES)
-        log = self.path / "log.txt"
-        if log.is_symlink() and not log.exists():
-            remove(log)
+        for pattern in ("log.txt*", *checkpoints.PATTERNS):
+            for path in self.path.glob(pattern):
+                if not path.is_file():
+                    remove(path)
+        for path in self.path.glob(".*.part"):  # of a killed attempt: we hold the lock
+            remove(path)
 
     def start_anew(self) -> None:
         """Puts what an earlier attempt left out of the way, into `.before`; only the last is kept.
