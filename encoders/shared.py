@@ -43,7 +43,7 @@ def load_frozen_clip(
         A model without gradients, in evaluation mode.
     """
     global _kept
-    key = (_file_key(name_or_file), precision, device)
+    key = (_file_key(name_or_file), precision, device, activation, head_width)
     before = _generator_state()
     if _kept is not None and _kept.key == key and _kept.is_untouched():
         if before not in _kept.draws:  # another seed: see where the generator would be
