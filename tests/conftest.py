@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 _cache = tempfile.TemporaryDirectory(prefix="test-cache-")  # the user's own stays as it is
 atexit.register(_cache.cleanup)
 os.environ["XDG_CACHE_HOME"] = _cache.name
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in background jobs of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
 # What `scripts/test.sh --quick` leaves out, beside tests that carry the marker themselves. Found by
