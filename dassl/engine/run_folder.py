@@ -31,7 +31,8 @@ RECORDS = "results.jsonl"
 _STAMP = "-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 # All that a run writes, as patterns: no file of anybody else is called like this.
 _OWN = (
-    *("log.txt", f"log.txt{_STAMP}", "config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE),
+    *("log.txt", f"log.txt{_STAMP}", f"log.txt{_STAMP}-[0-9]", f"log.txt{_STAMP}-[0-9][0-9]"),
+    *("config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE),
     *error_analysis.FILES,
     *("tensorboard/events.out.tfevents.*", "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}"),
 )

@@ -132,7 +132,8 @@ def setup_logger(output: str | None = None, delay: bool = False) -> Logger | Non
 
     Args:
         output: a folder (the file is `log.txt` in it), or a path that ends in .txt or .log; None:
-            nothing happens. An earlier log is kept: the new one is called `log.txt-<time>`.
+            nothing happens. An earlier log is kept: the new one is called `log.txt-<time>`, and the
+            next one of the same second `log.txt-<time>-2`.
         delay: create the file only when `Logger.open` is called.
 
     Returns:
@@ -144,6 +145,9 @@ def setup_logger(output: str | None = None, delay: bool = False) -> Logger | Non
     if fpath.suffix not in (".txt", ".log"):
         fpath = fpath / "log.txt"
     if fpath.exists():
-        fpath = fpath.with_name(fpath.name + time.strftime("-%Y-%m-%d-%H-%M-%S"))
+        name, number = fpath.name + time.strftime("-%Y-%m-%d-%H-%M-%S"), 2
+        fpath = fpath.with_name(name)
+        while fpath.exists():
+            fpath, number = fpath.with_name(f"{name}-{number}"), number + 1
     sys.stdout = Logger(str(fpath), delay=delay)
     return sys.stdout

@@ -34,7 +34,7 @@ def tree(folder: Path) -> list[str]:
     """Relative file names, with what varies replaced as in the golden file."""
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     names = [re.sub(r"tfevents\..*", "tfevents.<...>", name) for name in names]
-    pattern = r"log\.txt-\d{4}(-\d\d){5}"
+    pattern = r"log\.txt-\d{4}(-\d\d){5}(-\d+)?"
     names = [re.sub(pattern, "log.txt-<YYYY-MM-DD-HH-MM-SS>", name) for name in names]
     return sorted(set(names) - OURS_ALONE)
 
