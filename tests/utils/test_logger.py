@@ -15,12 +15,9 @@ def test_each_log_has_a_file_of_its_own(tmp_path: Path, monkeypatch):
     for number in range(12):
         with setup_logger(str(tmp_path)):
             print(f"run {number}")
-    logs = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    assert [path.read_text() for path in logs] == [f"run {number}\n" for number in range(12)]
-    assert [path.name for path in logs[:3]] == [
-        "log.txt",
-        "log.txt-2026-11-26-06-22-06",
-        "log.txt-2026-11-26-06-22-06-2",
-    ]
+    stamp = "log.txt-2026-11-26-06-22-06"
+    names = ["log.txt", stamp, *(f"{stamp}-{number}" for number in range(2, 12))]
+    logs = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert logs == {name: f"run {number}\n" for number, name in enumerate(names)}
     remove_own_files(tmp_path)
     assert not list(tmp_path.iterdir())
