@@ -17,7 +17,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -28,8 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch
-from sweep.request import Request
-from sweep.state import record_of
 
 from benchmarks.killing import (
     CASES,
@@ -44,8 +41,9 @@ from benchmarks.killing import (
     wait,
 )
 from benchmarks.machine import describe_run
+from benchmarks.sweep_kills import start as start_sweep
 from dassl.utils import write_json
-from dassl.utils.results import read_records
+from sweep.plan.request import Request
 
 RESULT = ROOT / "benchmarks" / "results" / "faults.json"
 WRITTEN = (
@@ -54,6 +52,7 @@ WRITTEN = (
 )
 MOMENTS = ("half", "before", "after")
 SWEEP = Request("base2new", trainers=("all",), datasets=("digits",), seeds=(1, 2), shots=(4,))
+WORKERS = 4  # of the sweep
 
 
 class Trial:
@@ -148,38 +147,36 @@ def changed_bits(trial: Trial, flips: int) -> dict[str, Any]:
 
 
 def killed_sweep(out: Path, kills: int) -> dict[str, Any]:
-    """Kills a sweep of four workers again and again; compares its records to one left alone."""
+    """Kills a sweep of four workers again and again; compares each run to the one left alone."""
     begin = time.perf_counter()
-    if _sweep(out, "sweep-whole").wait() != 0:
-        raise SystemExit(f"the sweep failed: see {out}/sweep-whole.txt")
-    seconds, draw = time.perf_counter() - begin, random.Random(2)
+    _finish_sweep(out, "sweep-whole")
+    seconds, draw, signals = time.perf_counter() - begin, random.Random(2), Counter()
     for _ in range(kills):
-        process = _sweep(out, "sweep-broken")
+        process = start_sweep(SWEEP, out, "sweep-broken", WORKERS)
         time.sleep(draw.uniform(0.2, 0.7) * seconds)
-        os.kill(process.pid, random_signal(draw))
+        signum = random_signal(draw)
+        os.kill(process.pid, signum)
         process.wait()
-    if _sweep(out, "sweep-broken").wait() != 0:
-        raise SystemExit(f"the sweep failed: see {out}/sweep-broken.txt")
+        signals[signal.Signals(signum).name] += 1
+    _finish_sweep(out, "sweep-broken")
     runs = SWEEP.runs()
-    whole, broken = ([record_of(r, out / f"sweep-{n}") for r in runs] for n in ("whole", "broken"))
-    same = [
-        a is not None and b is not None and a["metrics"] == b["metrics"]
-        for a, b in zip(whole, broken)
-    ]
-    paths = [r.folder(out / "sweep-broken") / "results.jsonl" for r in runs]
+    folders = [[run.folder(out / name) for run in runs] for name in ("sweep-whole", "sweep-broken")]
+    found = {
+        run.title: differences(traces(whole), traces(broken))
+        for run, whole, broken in zip(runs, *folders)
+    }
     return {
         "kills": kills,
+        "by_signal": dict(signals),
+        "workers": WORKERS,
         "runs": len(runs),
-        "different": [r.title for r, equal in zip(runs, same) if not equal],
-        "evaluated_twice": sum(len(list(read_records(path))) > 1 for path in paths),
+        "different": [f"{title}: {what}" for title, kinds in found.items() for what in kinds],
     }
 
 
-def _sweep(out: Path, name: str) -> subprocess.Popen:
-    place = ["--root", str(out / "data"), "--output", str(out / name), "--jobs", "4"]
-    command = [sys.executable, "-m", "sweep", "run", *SWEEP.flags().split(), *place]
-    log = (out / f"{name}.txt").open("a")
-    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+def _finish_sweep(out: Path, name: str) -> None:
+    if start_sweep(SWEEP, out, name, WORKERS).wait() != 0:
+        raise SystemExit(f"the sweep failed: see {out}/{name}.txt")
 
 
 def main() -> None:

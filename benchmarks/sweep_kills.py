@@ -28,14 +28,18 @@ from sweep.plan.request import Request
 from sweep.work.folder import RunFolder
 
 REQUEST = Request("base2new", trainers=("all",), datasets=("digits",))
+JOBS = 2  # runs at once
 RESULT = ROOT / "benchmarks" / "results" / "sweep_kills.json"
 
 
-def start(out: Path, name: str) -> subprocess.Popen:
-    place = ["--root", str(out / "data"), "--output", str(out / name), "--jobs", "2"]
-    command = [sys.executable, "-m", "sweep", "run", *REQUEST.flags().split(), *place]
-    log = (out / f"{name}.txt").open("a")
-    return subprocess.Popen(command, cwd=ROOT, stdout=log, start_new_session=True)
+def start(request: Request, out: Path, name: str, jobs: int) -> subprocess.Popen:
+    """Starts a sweep in a process of its own; what it says goes to `<out>/<name>.txt`."""
+    place = ["--root", str(out / "data"), "--output", str(out / name), "--jobs", str(jobs)]
+    command = [sys.executable, "-m", "sweep", "run", *request.flags().split(), *place]
+    with (out / f"{name}.txt").open("a") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
 
 def finished(output: Path) -> dict[str, float]:
@@ -47,7 +51,7 @@ def finished(output: Path) -> dict[str, float]:
 def whole(out: Path) -> float:
     """Returns the seconds that the sweep takes when it is left alone."""
     begin = time.perf_counter()
-    if start(out, "whole").wait() != 0:
+    if start(REQUEST, out, "whole", JOBS).wait() != 0:
         raise SystemExit(f"the sweep failed: see {out}/whole.txt")
     return time.perf_counter() - begin
 
@@ -56,7 +60,7 @@ def broken(out: Path, kills: int, seconds: float) -> list[dict]:
     """Kills the sweep `kills` times at random moments, then lets it end; returns what was there."""
     draw, history = random.Random(0), []
     for _ in range(kills):
-        process = start(out, "broken")
+        process = start(REQUEST, out, "broken", JOBS)
         time.sleep(draw.uniform(0.1, 0.45) * seconds)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -64,7 +68,7 @@ def broken(out: Path, kills: int, seconds: float) -> list[dict]:
         halves = [r for r in REQUEST.runs() if r.title not in done]
         halves = [r for r in halves if RunFolder(r, out / "broken").can_resume()]
         history.append({"finished": len(done), "to_resume": len(halves)})
-    if start(out, "broken").wait() != 0:
+    if start(REQUEST, out, "broken", JOBS).wait() != 0:
         raise SystemExit(f"the sweep failed: see {out}/broken.txt")
     return history
 
