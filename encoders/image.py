@@ -1,11 +1,15 @@
-"""Images → features by CLIP's frozen image encoder, for which nothing is ever learned.
+"""Images → features by CLIP's frozen image encoder, whose weights are never learned.
 
 CLIP's numbers exactly, but for rounding. Vision transformers here, by the frozen layers of
 `kernels`: norms, scales and activations folded. In the last block only the class token has a query,
 an attention output and an MLP (`kernels.pooled_attention`). ResNets: `resnet`. On a CPU a batch
 goes through in groups that fit the cache.
 
-Shapes: B images, L tokens (class token and patches), D width, E embedding size, H heads.
+Visual prompts (VPT, arXiv 2203.12119) are vectors behind the patches, with no position of their
+own; deep ones take the place of what the block before made of them.
+
+Shapes: B images, L tokens (class token and patches), N visual prompts, D width, E embedding size,
+H heads.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dassl.utils.errors import ConfigError
 from encoders.kernels.folding import Folded, fold_norm
 from encoders.kernels.frozen_linear import FrozenLinear, FrozenMLP, norm
 from encoders.kernels.pooled_attention import PooledAttention
@@ -28,7 +33,7 @@ CPU_IMAGES, CPU_IMAGES_RESNET = 5, 16
 
 
 class ImageEncoder:
-    """CLIP's image encoder without gradients. Not a module: the weights stay where they are.
+    """CLIP's frozen image encoder. Not a module: the weights stay where they are.
 
     Attributes:
         images: how many were encoded so far.
@@ -43,19 +48,43 @@ class ImageEncoder:
         self.images = 0
         self.folded = Folded.shared_by(visual, backend)
 
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of any floating type → (B, E), not normalized."""
+    def __call__(
+        self, image: Tensor, prompts: Tensor | None = None, deep: Tensor | None = None
+    ) -> Tensor:
+        """Encodes images.
+
+        Args:
+            image: (B, 3, H, W), of any floating type.
+            prompts: (N, D) vectors that stand behind the patches in the first block.
+            deep: (J, N, D), those of blocks 2 to J + 1.
+
+        Returns:
+            (B, E) features, not normalized. Gradients reach `prompts` and `deep`, nothing else.
+
+        Raises:
+            ConfigError: the encoder has no patches, or not so many blocks.
+        """
         self.images += len(image)
         if hasattr(self.visual, "conv1"):
             image = image.to(self.visual.conv1.weight.dtype)
+        if prompts is None:
+            with torch.no_grad():
+                return self._encode(image)
+        if not hasattr(self.visual, "class_embedding"):
+            raise ConfigError(
+                "visual prompts stand behind the patches of a vision transformer, and "
+                f"{type(self.visual).__name__} has none: choose a ViT for MODEL.BACKBONE.NAME"
+            )
+        return self._encode(image, prompts, deep)
+
+    def _encode(self, image: Tensor, *prompts: Tensor | None) -> Tensor:
         if not _is_frozen_kind(self.visual):
             return self.visual(image)
         weights = [*self.visual.parameters(), *self.visual.buffers()]
         tower = self.folded.get(weights, self.visual.conv1.weight.dtype, self._fold)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
         with torch.autocast(image.device.type, enabled=False):
-            return torch.cat([tower.run(group) for group in groups])
+            return torch.cat([tower.run(group, *prompts) for group in groups])
 
     def _fold(self, dtype: torch.dtype, backend: str) -> _VisionTransformer | _ResNet:
         kind = _VisionTransformer if hasattr(self.visual, "class_embedding") else _ResNet
@@ -96,11 +125,21 @@ class _VisionTransformer(FrozenTower):
         out = (attn.out_proj.weight, attn.out_proj.bias)
         self.last_attention = PooledAttention(projections, out, self.heads, dtype)
 
-    def run(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, E)"""
+    def run(
+        self, image: Tensor, prompts: Tensor | None = None, deep: Tensor | None = None
+    ) -> Tensor:
+        """(B, 3, H, W), (N, D) and (J, N, D) → (B, E)"""
         x = self._tokens(image)  # (B, L, D)
-        for block in self.blocks:
-            x = block.mlp(x + block.out(self._attend(block.qkv(block.norm(x)))))
+        length = x.shape[1]
+        prompts = self.first.new_empty(0, x.shape[2]) if prompts is None else prompts
+        deeper = self.deep_vectors(deep, len(prompts))
+        x = _join(x, self.norm(prompts.to(self.stream)))  # (B, L + N, D)
+        for i, block in enumerate(self.blocks):
+            replaced = i < len(deeper)
+            kept = length if replaced else x.shape[1]  # nobody sees what becomes of replaced ones
+            a = self._attend(block.qkv(block.norm(x)))[:, :kept]
+            x = block.mlp(x[:, :kept] + block.out(a))
+            x = _join(x, deeper[i]) if replaced else x
         normed = norm(x, self.last_norm)
         x = x[:, 0] + self.last_attention(normed[:, 0], normed)  # (B, D), the class token's
         return self.project(self.last_mlp(x))  # (B, E)
@@ -120,3 +159,10 @@ class _VisionTransformer(FrozenTower):
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # scaled by the folded weights
         return out.transpose(1, 2).flatten(2)
+
+
+def _join(x: Tensor, prompts: Tensor) -> Tensor:
+    """(B, L, D) tokens and (N, D) prompts → (B, L + N, D)"""
+    if not len(prompts):
+        return x
+    return torch.cat([x, prompts.expand(len(x), -1, -1)], dim=1)

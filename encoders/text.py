@@ -28,6 +28,7 @@ vectors, C classes, T rows (tokens), F frozen tokens, D width, E embedding size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -72,21 +73,30 @@ class TextEncoder(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.text_projection.dtype
 
-    def forward(self, context: Tensor, tree: PromptTree | Tensor) -> Tensor:
+    def forward(
+        self, context: Tensor, tree: PromptTree | Tensor, deep: Tensor | None = None
+    ) -> Tensor:
         """Encodes the prompts of a tree with the given context vectors.
 
         Args:
             context: (G, V, D) learned vectors, without positions; V as the tree says.
             tree: C prompts. Or, for prompts of any making: `context` is then (N, L, D), their
                 embeddings, and this (N,), the position of each end token, or (N, 77), token ids.
+            deep: (J, V, D) learned vectors of deeper blocks: those of j take the place of what
+                block j + 1 made of the context, so that all blocks up to J + 1 have their own.
 
         Returns:
-            (G, C, E) features, not normalized, or (N, E). Gradients reach `context`.
+            (G, C, E) features, not normalized, or (N, E). Gradients reach `context` and `deep`.
+
+        Raises:
+            ConfigError: there are not so many blocks, or not V vectors for each.
         """
         if isinstance(tree, Tensor):
             return self._encode_embeddings(context, tree)
         tower = self.folded.get(self.parameters(), self.dtype, self._fold)
-        grad = torch.is_grad_enabled() and context.requires_grad
+        deeper = tower.deep_vectors(deep, context.shape[1])
+        learns = context.requires_grad or (deep is not None and deep.requires_grad)
+        grad = torch.is_grad_enabled() and learns
         limit = self.chunk or self._free_rows(tower, grad)
         rows = tree.rows(limit, context.device, tower.dtype)
         groups = max(1, limit // rows[0].n_rows)  # in a chunk
@@ -97,9 +107,11 @@ class TextEncoder(nn.Module):
             if recompute:
                 # No random state to keep: nothing is drawn, and a graph cannot read it.
                 return checkpoint(
-                    tower.run, part, some, tree, use_reentrant=False, preserve_rng_state=False
+                    *(tower.run, part, some, tree, deeper),
+                    use_reentrant=False,
+                    preserve_rng_state=False,
                 )
-            return tower.run(part, some, tree)
+            return tower.run(part, some, tree, deeper)
 
         # The dtype is decided here and nowhere else: autocast would cast products a second time.
         with torch.autocast(context.device.type, enabled=False):
@@ -161,8 +173,10 @@ class _TextTower(FrozenTower):
         self.positions = encoder.positional_embedding.detach()
         self.constants: WeakKeyDictionary[PromptTree, _Constants] = WeakKeyDictionary()
 
-    def run(self, context: Tensor, rows: PackedRows, tree: PromptTree) -> Tensor:
-        """(G, V, D) context → (G, prompts in `rows`, E)."""
+    def run(
+        self, context: Tensor, rows: PackedRows, tree: PromptTree, deep: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """(G, V, D) context, and (V, D) for each deeper block → (G, prompts in `rows`, E)."""
         groups, frozen = len(context), self._constants(tree).frozen
         x = context.index_select(1, rows.vector) + self.positions[rows.vector_position]
         x = x.to(self.stream)  # (G, rows of learned vectors, D)
@@ -170,7 +184,7 @@ class _TextTower(FrozenTower):
         first_x, first_qkv = self._constant_rows(rows, tree)  # (other rows, D), (other rows, 3 D)
         x = torch.cat([x, first_x.expand(groups, -1, -1)], dim=1)  # (G, T, D)
         qkv = torch.cat([qkv, first_qkv.expand(groups, -1, -1)], dim=1)  # (G, T, 3 D)
-        x = self._run_blocks(x, qkv, rows, frozen)  # (G, prompts, D)
+        x = self._run_blocks(x, qkv, rows, frozen, deep)  # (G, prompts, D)
         return self.project(x)  # (G, prompts, E)
 
     def _run_blocks(
@@ -179,6 +193,7 @@ class _TextTower(FrozenTower):
         qkv: Tensor,
         rows: PackedRows,
         frozen: list[Tensor],
+        deep: Sequence[Tensor] = (),
         keep: list | None = None,
     ) -> Tensor:
         """Takes rows (G, T, D) through all blocks and returns those of the end tokens.
@@ -188,6 +203,7 @@ class _TextTower(FrozenTower):
             qkv: (G, T, 3 D) their queries, keys and values in the first block.
             rows: where they stand.
             frozen: keys and values of frozen tokens in each block.
+            deep: (V, D), the context of block 2, of block 3, …
             keep: if given, takes the end tokens' keys and values in each block.
         """
         width = x.shape[-1]
@@ -197,7 +213,13 @@ class _TextTower(FrozenTower):
             if keep is not None:
                 keep.append(qkv[0, rows.end_rows, width:])
             a = attend(None, qkv, frozen[i], rows, rows.tiles, self.heads)
-            x = block.mlp(x + block.out(a))
+            if i < len(deep):  # what the block makes of learned vectors is not needed
+                learned = len(rows.vector)
+                x = block.mlp(x[:, learned:] + block.out(a[:, learned:]))
+                own = deep[i].index_select(0, rows.vector).expand(len(x), -1, -1)
+                x = torch.cat([own, x], dim=1)
+            else:
+                x = block.mlp(x + block.out(a))
         block = self.blocks[-1]
         normed = block.norm(x)
         kv = block.kv(normed)  # (G, T, 2 D)
@@ -224,7 +246,7 @@ class _TextTower(FrozenTower):
         (rows,) = ends.rows(10**9, self.positions.device, self.dtype)
         x, qkv = self._embed(rows)
         keep: list[Tensor] = []
-        self._run_blocks(x[None], qkv[None], rows, nothing, keep)
+        self._run_blocks(x[None], qkv[None], rows, nothing, keep=keep)
         return keep
 
     def _constant_rows(self, rows: PackedRows, tree: PromptTree) -> tuple[Tensor, Tensor]:

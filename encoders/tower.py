@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dassl.utils.errors import ConfigError
 from encoders.kernels.folding import fold_norm
 from encoders.kernels.frozen_linear import FrozenBlock, FrozenLinear, norm
 
@@ -34,10 +35,35 @@ class FrozenTower:
     ) -> None:
         *blocks, _ = transformer.resblocks
         self.dtype, self.stream = dtype, stream
+        self.n_blocks = len(transformer.resblocks)
         self.heads = transformer.resblocks[0].attn.num_heads
         self.blocks = [FrozenBlock(block, dtype, backend) for block in blocks]
         self.head = FrozenLinear(*fold_norm(last_norm, projection.t(), None), dtype, backend)
         self.eps = last_norm.eps
+
+    def deep_vectors(self, deep: Tensor | None, n: int) -> tuple[Tensor, ...]:
+        """Returns the learned vectors of each deeper block as they enter the residual stream.
+
+        Args:
+            deep: (J, n, D), for blocks 2 to J + 1; None: there are none.
+            n: how many vectors the first block has.
+
+        Raises:
+            ConfigError: there are not so many blocks, or not `n` vectors for each.
+        """
+        if deep is None:
+            return ()
+        if len(deep) >= self.n_blocks:
+            raise ConfigError(
+                f"there are learned vectors for {len(deep) + 1} blocks, but this tower has "
+                f"{self.n_blocks}: set a smaller prompt depth"
+            )
+        if deep.shape[1] != n:
+            raise ConfigError(
+                f"the first block has {n} learned vectors and the deeper ones {deep.shape[1]}: "
+                "deep prompts take the place of the vectors before them, one by one"
+            )
+        return deep.to(self.stream).unbind()
 
     def project(self, x: Tensor) -> Tensor:
         """(..., D) → features (..., E), not normalized."""
