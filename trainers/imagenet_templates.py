@@ -1,8 +1,19 @@
 """The prompt templates that OpenAI published for ImageNet (openai/CLIP, notebook
 `Prompt_Engineering_for_ImageNet`): all 80, and the seven that do best together.
+
+Each import gives lists of its own: other people's files add to them.
 """
 
-IMAGENET_TEMPLATES_SELECT = (
+from __future__ import annotations
+
+
+def __getattr__(name: str) -> list[str]:
+    if name not in ("IMAGENET_TEMPLATES", "IMAGENET_TEMPLATES_SELECT"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return list(_ALL if name == "IMAGENET_TEMPLATES" else _SELECTED)
+
+
+_SELECTED = (
     "itap of a {}.",
     "a bad photo of the {}.",
     "a origami {}.",
@@ -12,7 +23,7 @@ IMAGENET_TEMPLATES_SELECT = (
     "a photo of the small {}.",
 )
 
-IMAGENET_TEMPLATES = (
+_ALL = (
     "a bad photo of a {}.",
     "a photo of many {}.",
     "a sculpture of a {}.",

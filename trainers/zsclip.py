@@ -6,9 +6,12 @@ Shapes: B images, C classes, E embedding size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import torch
 from torch import Tensor
 
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
@@ -21,6 +24,22 @@ from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 logger = get_logger(__name__)
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
+
+
+class _Templates(Mapping):
+    """Name of a data set → its template, of those that are registered at the time."""
+
+    def __getitem__(self, name: str) -> str:
+        return getattr(DATASET_REGISTRY.get(name), "template", DEFAULT_TEMPLATE)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(DATASET_REGISTRY.registered_names())
+
+    def __len__(self) -> int:
+        return len(DATASET_REGISTRY.registered_names())
+
+
+CUSTOM_TEMPLATES = _Templates()  # for other people's files; ours ask the data set
 
 
 @TRAINER_REGISTRY.register()

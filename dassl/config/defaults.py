@@ -117,7 +117,7 @@ _C.OPTIM.WARMUP_RECOUNT = True  # the scheduler counts its epochs from the end o
 
 # --- Training -----------------------------------------------------------------------------------
 _C.TRAIN = CN()
-_C.TRAIN.CHECKPOINT_FREQ = 0  # keep the model of every so many epochs; 0: of the last alone
+_C.TRAIN.CHECKPOINT_FREQ = 0  # keep the model of every so many epochs; 0, -1: of the last alone
 _C.TRAIN.CHECKPOINT_SECONDS = 60.0  # between two states to --resume from; 0: at signals alone
 _C.TRAIN.PRINT_FREQ = 10  # batches between two log lines
 _C.TRAIN.COUNT_ITER = "train_x"  # train_x, train_u, smaller_one: what an epoch of TrainerXU is

@@ -41,6 +41,15 @@ logger = get_logger(__name__)
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 
+def __getattr__(name: str) -> Any:
+    """Other people's files import `SummaryWriter` from here; it is loaded when they do."""
+    if name != "SummaryWriter":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter
+
+
 class SimpleTrainer(TrainerBase):
     """Data, model and evaluator from a configuration; evaluation; checkpoints by schedule.
 

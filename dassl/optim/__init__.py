@@ -8,6 +8,7 @@ from dassl.optim.lr_scheduler import (
     build_lr_scheduler,
 )
 from dassl.optim.optimizer import AVAI_OPTIMS, build_optimizer
+from dassl.optim.radam import RAdam
 
 __all__ = [
     "AVAI_OPTIMS",
@@ -15,6 +16,7 @@ __all__ = [
     "AVAI_WARMUPS",
     "ConstantWarmupScheduler",
     "LinearWarmupScheduler",
+    "RAdam",
     "build_lr_scheduler",
     "build_optimizer",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from dassl.optim.radam import RAdam
 from dassl.utils.errors import ConfigError, not_one_of
 from dassl.utils.logger import get_logger
 
@@ -52,7 +53,9 @@ def build_optimizer(
 
 def _build(name: str, params: Iterable[Any], optim_cfg: CfgNode) -> torch.optim.Optimizer:
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
-    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), **common}
+    if "ADAM_EPS" in optim_cfg:  # no key of ours: other people's settings may add it
+        adam["eps"] = optim_cfg.ADAM_EPS
     if name == "sgd":
         return torch.optim.SGD(
             params,
@@ -66,13 +69,11 @@ def _build(name: str, params: Iterable[Any], optim_cfg: CfgNode) -> torch.optim.
             params, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common
         )
     if name == "adamw":
-        return torch.optim.AdamW(params, betas=betas, **common)
+        return torch.optim.AdamW(params, **adam)
     if name == "radam":
-        # RAdam's authors (arXiv 1908.03265) shrink the weights directly, as AdamW does; torch's
-        # default would add the decay to the gradient.
-        return torch.optim.RAdam(params, betas=betas, decoupled_weight_decay=True, **common)
+        return RAdam(params, **adam)
     # "amsgrad" is Adam with the running maximum of arXiv 1904.09237.
-    return torch.optim.Adam(params, betas=betas, amsgrad=name == "amsgrad", **common)
+    return torch.optim.Adam(params, amsgrad=name == "amsgrad", **adam)
 
 
 def _staged_groups(model: nn.Module | Iterable[Any], optim_cfg: CfgNode) -> list[dict[str, Any]]:

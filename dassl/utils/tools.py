@@ -1,7 +1,11 @@
-"""Small tools: seeding, the environment report, counting parameters."""
+"""Small tools: seeding, the environment report, counting parameters.
+
+Other people's files import what `files`, `images` and `registry` define from here as well.
+"""
 
 from __future__ import annotations
 
+import difflib
 import gc
 import platform
 import random
@@ -15,6 +19,34 @@ import PIL
 import torch
 from torch import nn
 from torch.utils.collect_env import get_pretty_env_info
+
+from dassl.utils.files import (
+    PathLike,
+    check_isfile,
+    listdir_nohidden,
+    mkdir_if_missing,
+    read_json,
+    write_json,
+)
+from dassl.utils.images import read_image
+from dassl.utils.registry import check_availability
+
+__all__ = [
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "count_num_param",
+    "download_url",
+    "get_most_similar_str_to_a_from_b",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "read_image",
+    "read_json",
+    "set_random_seed",
+    "tolist_if_not",
+    "without_garbage_collection",
+    "write_json",
+]
 
 
 def set_random_seed(seed: int) -> None:
@@ -35,6 +67,18 @@ def collect_env_info() -> str:
 def tolist_if_not(x: Any) -> list:
     """Returns `x` if it is a list, else `[x]`."""
     return x if isinstance(x, list) else [x]
+
+
+def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
+    """Returns the text of `b` that is most like `a`; None: there is none in `b`."""
+    return next(iter(difflib.get_close_matches(a, list(b), n=1, cutoff=0)), None)
+
+
+def download_url(url: str, dst: PathLike, from_gdrive: bool = False) -> None:
+    """Fetches `url` to the file `dst`; see `dassl.utils.download`."""
+    from dassl.utils.download import download, download_gdrive  # loads the network's libraries
+
+    (download_gdrive if from_gdrive else download)(url, dst)
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:

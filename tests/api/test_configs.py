@@ -83,3 +83,11 @@ def test_a_complete_configuration_has_no_problems():
     )
     cfg.TRAINER.NAME = "CoOp"
     assert config_problems(cfg) == []
+
+
+@pytest.mark.parametrize("frequency", [-1, 0, 3])
+def test_checkpoints_of_the_last_epoch_alone(frequency: int):
+    """-1 is the default of some public repositories, and means 0."""
+    cfg = config(ROOT / "configs/datasets/digits.yaml", ROOT / "configs/trainers/CoOp/tiny.yaml")
+    cfg.merge_from_list(["TRAINER.NAME", "CoOp", "TRAIN.CHECKPOINT_FREQ", frequency])
+    assert config_problems(cfg) == []

@@ -28,6 +28,18 @@ FUNCTIONS = {
     "dassl.evaluation.build_evaluator": "cfg, **kwargs",
     "dassl.optim.build_optimizer": "model, optim_cfg, param_groups=None",
     "dassl.optim.build_lr_scheduler": "optimizer, optim_cfg",
+    "dassl.optim.radam.RAdam": "params, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0, "
+    "degenerated_to_sgd=True",
+    "dassl.modeling.ops.mixup": "x1, x2, y1, y2, beta, preserve_order=False",
+    "dassl.modeling.ops.utils.sharpen_prob": "p, temperature=2",
+    "dassl.modeling.ops.utils.create_onehot": "label, num_classes",
+    "dassl.modeling.ops.utils.sigmoid_rampup": "current, rampup_length",
+    "dassl.modeling.ops.utils.linear_rampup": "current, rampup_length",
+    "dassl.modeling.ops.utils.ema_model_update": "model, ema_model, alpha",
+    "dassl.utils.open_all_layers": "model",
+    "dassl.utils.open_specified_layers": "model, open_layers",
+    "dassl.utils.init_network_weights": "model, init_type='normal', gain=0.02",
+    "dassl.utils.tools.download_url": "url, dst, from_gdrive=False",
     "dassl.metrics.compute_accuracy": "output, target, topk=(1,)",
     "dassl.config.get_cfg_default": "",
     "dassl.config.clean_cfg": "cfg, trainer",
@@ -103,7 +115,8 @@ def resolve(name: str):
 def parameters(callable_: object) -> list[str]:
     """Returns ["a", "b=1", ...] without self and annotations."""
     found = inspect.signature(callable_).parameters.values()
-    return [str(p.replace(annotation=inspect.Parameter.empty)) for p in found if p.name != "self"]
+    own = [str(p.replace(annotation=inspect.Parameter.empty)) for p in found if p.name != "self"]
+    return [part for part in ", ".join(own).split(", ") if part]  # a default may hold commas
 
 
 def check(ours: list[str], upstream: str) -> None:
