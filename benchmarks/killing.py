@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 import train
 from dassl.utils import load_checkpoint
 from dassl.utils.cli import run_cli
+from dassl.utils.logger import log_files
 from dassl.utils.results import read_records
 
 CLOCKS = ("time", "seconds", "commit", "images_encoded")  # of a record: differ between two runs
@@ -217,7 +218,7 @@ def _lines(folder: Path) -> list[str]:
     wanted = r"epoch \[|\* |=> result|Regularization|Accuracy on"
     lines = [
         re.sub(r"(time|data) \S+ \(\S+\)|eta .*", "#", line)
-        for path in sorted(folder.glob("log.txt*"), key=lambda p: p.stat().st_mtime)
+        for path in log_files(folder)
         for line in path.read_text().splitlines()
     ]
     return [line for line in lines if re.match(wanted, line)]

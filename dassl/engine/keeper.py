@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ from dassl.engine.signals import StopSignals, TrainingStopped
 from dassl.utils import CheckpointError, MissingFileError, load_checkpoint, write_atomically
 from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE, restore_checkpoint
 from dassl.utils.files import write_text
-from dassl.utils.logger import get_logger
+from dassl.utils.logger import current_log, get_logger
 from dassl.utils.random_state import random_state, set_random_state
 from dassl.utils.results import config_digest, determining_settings
 
@@ -234,7 +233,7 @@ class ProgressKeeper:
         """Takes out what the interrupted run wrote later, if this run goes on in its folder."""
         if folder.resolve() != Path(self.trainer.output_dir).resolve():
             return
-        cut_to(folder, sizes, getattr(sys.stdout, "fpath", None) or "")
+        cut_to(folder, sizes, current_log())
         drop_records(folder / "results.jsonl", config_digest(self.trainer.cfg), epoch)
 
     def _bring_best_model(self, folder: Path) -> None:

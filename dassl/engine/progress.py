@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from dassl.utils import CheckpointError, MetricMeter, load_checkpoint
 from dassl.utils.files import PathLike, write_text
-from dassl.utils.logger import get_logger
+from dassl.utils.logger import get_logger, log_files
 from dassl.utils.random_state import set_random_state
 from dassl.utils.results import read_records, record_line
 from dassl.utils.sealed import save_sealed
@@ -31,6 +31,7 @@ from dassl.utils.sealed import save_sealed
 logger = get_logger(__name__)
 
 NEWEST, BEFORE = "progress.pt", "progress-before.pt"
+TENSORBOARD = "tensorboard/events.out.tfevents.*"
 _TRAINING_BEGINS = re.compile(
     rb"^(No checkpoint found, train from|Found checkpoint at|Note: .* holds no checkpoint yet)",
     re.MULTILINE,
@@ -126,7 +127,7 @@ def file_sizes(folder: PathLike) -> dict[str, int]:
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in _growing(root)}
 
 
-def cut_to(folder: PathLike, sizes: Mapping[str, int], current_log: str = "") -> None:
+def cut_to(folder: PathLike, sizes: Mapping[str, int], current_log: Path | None = None) -> None:
     """Takes what will come a second time out of logs and TensorBoard's files.
 
     Args:
@@ -136,7 +137,7 @@ def cut_to(folder: PathLike, sizes: Mapping[str, int], current_log: str = "") ->
     """
     root = Path(folder)
     for path in list(_growing(root)):
-        if current_log and path == Path(current_log):
+        if current_log is not None and path.samefile(current_log):
             continue
         size = sizes.get(path.relative_to(root).as_posix())
         if size is None and path.parent != root:
@@ -165,5 +166,5 @@ def drop_records(fpath: PathLike, digest: str, epoch: int) -> None:
 
 
 def _growing(root: Path) -> Iterator[Path]:
-    yield from root.glob("log.txt*")
-    yield from root.glob("tensorboard/events.*")
+    yield from log_files(root)
+    yield from root.glob(TENSORBOARD)

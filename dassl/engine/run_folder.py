@@ -15,27 +15,22 @@ from yacs.config import CfgNode
 
 from dassl.config import get_cfg_default
 from dassl.engine.base import TrainerBase
-from dassl.engine.progress import BEFORE, NEWEST, has_progress
+from dassl.engine.progress import BEFORE, NEWEST, TENSORBOARD, has_progress
 from dassl.engine.signals import TrainingStopped
 from dassl.evaluation import error_analysis
 from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE
 from dassl.utils.errors import ConfigError, OutputFolderError
 from dassl.utils.files import PathLike, write_text
 from dassl.utils.locks import LockedError, file_lock
-from dassl.utils.logger import Logger, get_logger
+from dassl.utils.logger import Logger, get_logger, log_files
 
 logger = get_logger(__name__)
 
 LOCK = ".running"  # held by the process at work; a sweep holds another file, `lock`
 RECORDS = "results.jsonl"
-_STAMP = "-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
-# All that a run writes, as patterns: no file of anybody else is called like this.
-_OWN = (
-    *("log.txt", f"log.txt{_STAMP}", f"log.txt{_STAMP}-[0-9]", f"log.txt{_STAMP}-[0-9][0-9]"),
-    *("config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE),
-    *error_analysis.FILES,
-    *("tensorboard/events.out.tfevents.*", "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}"),
-)
+# All that a run writes beside its logs, as patterns: no file of anybody else is called like this.
+_IN_PLACES = (TENSORBOARD, "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}")
+_OWN = ("config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES, *_IN_PLACES)
 
 
 def choose_folder(cfg: CfgNode, given: bool) -> str:
@@ -117,7 +112,6 @@ class RunFolder:
                 _remove_parts(self.path)
                 if self.overwrite and _held(self.path):
                     remove_own_files(self.path)
-                    log.fpath = str(self.path / "log.txt")
                 if self.trains and self.cfg.RESUME:
                     trainer.resume()
                 log.open()
@@ -146,8 +140,8 @@ def _held(folder: Path) -> list[str]:
 def remove_own_files(folder: PathLike) -> None:
     """Deletes what runs write into their output folder, and nothing else."""
     root = Path(folder)
-    places = {path.parent for pattern in _OWN[-3:] for path in root.glob(pattern)}
-    for path in [path for pattern in _OWN for path in root.glob(pattern)]:
+    places = {path.parent for pattern in _IN_PLACES for path in root.glob(pattern)}
+    for path in [*log_files(root), *(path for pattern in _OWN for path in root.glob(pattern))]:
         path.unlink(missing_ok=True)
     for place in places:
         (place / POINTER_FILE).unlink(missing_ok=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +15,9 @@ from typing import TextIO
 
 from dassl.utils.errors import UserError
 from dassl.utils.text import printable, visible
+
+LOG = "log.txt"
+_LATER = re.compile(r"-(\d{4}(?:-\d\d){5})(?:-(\d+))?")  # time, and number within its second
 
 
 class PlainHandler(logging.Handler):
@@ -53,7 +59,8 @@ class Logger:
     is being built leaves no folder behind.
 
     Args:
-        fpath: the log file; None: console only.
+        fpath: the log file; None: console only. If there is one, it stays, and a later one is
+            opened: `log.txt-<time>`, then `log.txt-<time>-2`, ...
         delay: wait for `open()` with creating the file.
     """
 
@@ -70,7 +77,8 @@ class Logger:
         if self.fpath is None or self.file is not None:
             return
         Path(self.fpath).parent.mkdir(parents=True, exist_ok=True)
-        self.file = Path(self.fpath).open("a", encoding="utf-8")  # noqa: SIM115
+        path = _new_log(Path(self.fpath))
+        self.fpath, self.file = str(path), path.open("a", encoding="utf-8")
         self.file.writelines(self._kept)
         self._kept.clear()
         self.file.flush()
@@ -132,8 +140,7 @@ def setup_logger(output: str | None = None, delay: bool = False) -> Logger | Non
 
     Args:
         output: a folder (the file is `log.txt` in it), or a path that ends in .txt or .log; None:
-            nothing happens. An earlier log is kept: the new one is called `log.txt-<time>`, and the
-            next one of the same second `log.txt-<time>-2`.
+            nothing happens. An earlier log is kept (`Logger`).
         delay: create the file only when `Logger.open` is called.
 
     Returns:
@@ -143,11 +150,42 @@ def setup_logger(output: str | None = None, delay: bool = False) -> Logger | Non
         return None
     fpath = Path(output)
     if fpath.suffix not in (".txt", ".log"):
-        fpath = fpath / "log.txt"
-    if fpath.exists():
-        name, number = fpath.name + time.strftime("-%Y-%m-%d-%H-%M-%S"), 2
-        fpath = fpath.with_name(name)
-        while fpath.exists():
-            fpath, number = fpath.with_name(f"{name}-{number}"), number + 1
+        fpath = fpath / LOG
     sys.stdout = Logger(str(fpath), delay=delay)
     return sys.stdout
+
+
+def current_log() -> Path | None:
+    """Returns the log file that standard output goes to, if it does."""
+    out = sys.stdout
+    return Path(out.fpath) if isinstance(out, Logger) and out.file is not None else None
+
+
+def log_files(folder: str | os.PathLike, name: str = LOG) -> list[Path]:
+    """Returns the logs in a folder, the earliest first; other files are not called like them."""
+    found = [(_order(path, name), path) for path in Path(folder).glob(f"{glob.escape(name)}*")]
+    return [path for order, path in sorted(found) if order]
+
+
+def _order(path: Path, first: str) -> tuple[str, int] | tuple[()]:
+    """Returns what logs are sorted by; (): it is none."""
+    if path.name == first:
+        return ("", 1)
+    later = _LATER.fullmatch(path.name[len(first) :])
+    return (later[1], int(later[2] or 1)) if later else ()
+
+
+def _new_log(first: Path) -> Path:
+    """Creates the log that comes after all there are, whatever the clock says, and returns it."""
+    while True:
+        logs, path = log_files(first.parent, first.name), first
+        if logs:
+            last, number = _order(logs[-1], first.name)
+            now = time.strftime("%Y-%m-%d-%H-%M-%S")
+            end = now if now > last else f"{last}-{number + 1}"
+            path = first.with_name(f"{first.name}-{end}")
+        try:
+            path.touch(exist_ok=False)
+            return path
+        except FileExistsError:  # of another process, just now
+            continue

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import MissingFileError
+from dassl.utils.logger import log_files
 from sweep.report.records import describe, known_settings, require_same
 from sweep.work.kept import DamagedFileError, accuracy_of, content_of, records_in, say_once
 
@@ -96,8 +97,8 @@ def _is_counted(place: Path) -> bool:
 
 
 def _from_logs(place: Path) -> Parsed | None:
-    """The newest log that holds a result; logs of later attempts are called log.txt-<time>."""
-    for path in sorted(place.glob("log.txt*"), reverse=True):
+    """The newest log that holds a result."""
+    for path in reversed(log_files(place)):
         text = (content_of(path) or b"").decode(errors="replace").splitlines()
         accuracy = last_accuracy(text)
         if accuracy is not None:
