@@ -20,6 +20,7 @@ from dassl.engine.progress import (
     cut_to,
     drop_records,
     file_sizes,
+    keep_as_newest,
     meters_state,
     read_progress,
     save_progress,
@@ -191,6 +192,8 @@ class ProgressKeeper:
         done = f", after {place.batch} batches of the next" if place.batch else ""
         logger.info(f"Previous epoch: {place.epoch}{done}")
         trainer.model_epoch = place.epoch
+        if self._is_own(folder):
+            keep_as_newest(path)
         if not self._is_longer(state):
             self._forget_the_rest(folder, place.epoch, sizes)
         return place.epoch
@@ -220,8 +223,12 @@ class ProgressKeeper:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path} holds no state to go on from: {error!r}") from None
-        if run_folder.resolve() == Path(trainer.output_dir).resolve():
+        if self._is_own(run_folder):
             write_text(path.parent / POINTER_FILE, f"{path.name}\n")
+
+    def _is_own(self, folder: Path) -> bool:
+        """Whether this run goes on in the folder that it was resumed from."""
+        return folder.resolve() == Path(self.trainer.output_dir).resolve()
 
     def _is_longer(self, saved: dict[str, Any]) -> bool:
         """Whether this run trains more epochs than the one that saved a state: it is another run,
@@ -231,7 +238,7 @@ class ProgressKeeper:
 
     def _forget_the_rest(self, folder: Path, epoch: int, sizes: dict[str, int]) -> None:
         """Takes out what the interrupted run wrote later, if this run goes on in its folder."""
-        if folder.resolve() != Path(self.trainer.output_dir).resolve():
+        if not self._is_own(folder):
             return
         cut_to(folder, sizes, current_log())
         drop_records(folder / "results.jsonl", config_digest(self.trainer.cfg), epoch)

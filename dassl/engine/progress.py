@@ -94,6 +94,13 @@ def read_progress(folder: PathLike) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def keep_as_newest(path: Path) -> None:
+    """Puts the state that a run goes on from in the place of a damaged newer one, which would
+    become the one before."""
+    if path.name != NEWEST:
+        os.replace(path, path.with_name(NEWEST))
+
+
 def has_progress(folder: PathLike) -> bool:
     return any((Path(folder) / name).is_file() for name in (NEWEST, BEFORE))
 

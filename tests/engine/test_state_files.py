@@ -1,0 +1,61 @@
+"""The saved states of a training, of which one may be damaged at any time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dassl.engine.progress import BEFORE, NEWEST, read_progress
+from dassl.utils import load_checkpoint
+from tests.runs import make_eurosat, run
+
+FEW = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")
+OFTEN = ("TRAIN.CHECKPOINT_SECONDS", "0.001")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_eurosat(tmp_path_factory.mktemp("data"))
+
+
+class KilledError(RuntimeError):
+    pass
+
+
+def killed_at_writing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Ends a run before the `number`-th state takes its place."""
+    replace, left = os.replace, [number]
+
+    def killing(source: object, target: object) -> None:
+        if Path(str(target)).name == NEWEST and ".part" in str(source):
+            left[0] -= 1
+            if left[0] == 0:
+                raise KilledError
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killing)
+
+
+def test_a_damaged_state_never_takes_the_place_of_a_good_one(
+    data: Path, tmp_path: Path, monkeypatch
+):
+    """The newest is damaged, the one before is gone on with, and the next writing is cut off."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = run(data, whole, *FEW, *OFTEN, epoch=3)
+    for number, flags in ((4, {}), (1, {"resume": str(broken)})):
+        with monkeypatch.context() as patch:
+            killed_at_writing(patch, number)
+            with pytest.raises(KilledError):
+                run(data, broken, *FEW, *OFTEN, epoch=3, **flags)
+        if not flags:
+            os.replace(broken / BEFORE, broken / NEWEST)
+            (broken / BEFORE).write_bytes((broken / NEWEST).read_bytes())
+            (broken / NEWEST).write_bytes(b"damaged")
+    assert read_progress(broken) is not None
+    assert run(data, broken, *FEW, epoch=3, resume=str(broken)) == expected
+    models = [folder / "prompt_learner/model.pth.tar-3" for folder in (whole, broken)]
+    one, other = (load_checkpoint(str(path))["state_dict"]["ctx"] for path in models)
+    assert torch.equal(one, other)
