@@ -16,7 +16,7 @@ import trainers
 from dassl.config import Config, collect_problems, get_cfg_default
 from dassl.engine import build_trainer, config_problems
 from dassl.engine.run_folder import RunFolder
-from dassl.utils import ConfigError, collect_env_info, set_random_seed, setup_logger
+from dassl.utils import ConfigError, collect_env_info, set_random_seed
 from dassl.utils.cli import run_cli
 from dassl.utils.logger import get_logger
 from dassl.utils.system_errors import system_errors_explained
@@ -129,8 +129,7 @@ def main(args: argparse.Namespace) -> float | None:
     if cfg.SEED >= 0:
         logger.info(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
-    # The log file appears once the run is built: one that cannot start leaves no folder behind.
-    with system_errors_explained(), setup_logger(cfg.OUTPUT_DIR, delay=True) as log:
+    with system_errors_explained(), folder.claimed() as log:
         given = "\n".join(f"{name}: {value}" for name, value in sorted(vars(args).items()))
         logger.info(f"***************\n** Arguments **\n***************\n{given}")
         logger.info(f"************\n** Config **\n************\n{cfg}")

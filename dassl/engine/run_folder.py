@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -22,7 +23,7 @@ from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE
 from dassl.utils.errors import ConfigError, OutputFolderError
 from dassl.utils.files import PathLike, write_text
 from dassl.utils.locks import LockedError, file_lock
-from dassl.utils.logger import Logger, get_logger, log_files
+from dassl.utils.logger import Logger, get_logger, log_files, setup_logger
 
 logger = get_logger(__name__)
 
@@ -33,27 +34,20 @@ _IN_PLACES = (TENSORBOARD, "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}")
 _OWN = ("config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES, *_IN_PLACES)
 
 
-def choose_folder(cfg: CfgNode, given: bool) -> str:
-    """Returns the output folder of a run.
-
-    Args:
-        cfg: the configuration.
-        given: somebody said which; otherwise a resumed run goes on in its own folder, and any
-            other run gets a new one.
-    """
-    if given or cfg.OUTPUT_DIR != get_cfg_default().OUTPUT_DIR:
-        return cfg.OUTPUT_DIR
-    if cfg.RESUME:
-        return cfg.RESUME
+def new_folder(cfg: CfgNode) -> Path:
+    """Creates and returns a folder for a run of which nobody said where it goes."""
     name = f"{cfg.TRAINER.NAME}-{cfg.DATASET.NAME}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = Path(cfg.OUTPUT_DIR) / name, 2
-    while path.exists():
-        path, number = path.with_name(f"{name}-{number}"), number + 1
-    return str(path)
+    for number in count(1):
+        path = Path(cfg.OUTPUT_DIR, name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):  # another run began in this second
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("there is always another number")
 
 
 class RunFolder:
-    """The output folder of one call of `train.main`.
+    """The output folder of one call of `train.main`: the one that is named; for a resumed run, its
+    own; for any other run, a new one, from `claimed` on.
 
     Args:
         cfg: the configuration, whose OUTPUT_DIR is set.
@@ -65,10 +59,10 @@ class RunFolder:
     """
 
     def __init__(self, cfg: CfgNode, args: Namespace) -> None:
-        cfg.defrost()
-        cfg.OUTPUT_DIR = choose_folder(cfg, bool(args.output_dir))
-        cfg.freeze()
-        self.cfg, self.path = cfg, Path(cfg.OUTPUT_DIR)
+        named = bool(args.output_dir) or cfg.OUTPUT_DIR != get_cfg_default().OUTPUT_DIR
+        self.is_new = not named and not cfg.RESUME
+        self.cfg = cfg
+        self._set_path(Path(cfg.OUTPUT_DIR if named or self.is_new else cfg.RESUME))
         self.trains = not (args.eval_only or args.no_train)
         self.evaluates, self.overwrite = args.eval_only, args.overwrite
         self.resumes = bool(cfg.RESUME) and _same(cfg.RESUME, self.path)
@@ -76,7 +70,32 @@ class RunFolder:
             what = "--resume goes on with" if self.resumes else "--eval-only adds to"
             raise ConfigError(f"--overwrite deletes what {what} in {self.path}: leave one out.")
         _check_place(self.path)
-        self._check_use()
+        if not self.is_new:
+            self._check_use()
+
+    def _set_path(self, path: Path) -> None:
+        self.path = path
+        self.cfg.defrost()
+        self.cfg.OUTPUT_DIR = str(path)
+        self.cfg.freeze()
+
+    @contextmanager
+    def claimed(self) -> Iterator[Logger]:
+        """Creates a new run's folder, which goes again if nothing is written into it.
+
+        Yields:
+            What stands in for `sys.stdout`. Its file appears once the run is built: one that cannot
+            start leaves nothing behind.
+        """
+        if self.is_new:
+            self._set_path(new_folder(self.cfg))
+        try:
+            with setup_logger(self.cfg.OUTPUT_DIR, delay=True) as log:
+                yield log
+        finally:
+            if self.is_new:
+                with suppress(OSError):  # there is something in it
+                    self.path.rmdir()
 
     def _check_use(self) -> None:
         found = _held(self.path)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from dassl.engine import run_folder
 from dassl.engine.run_folder import LOCK, remove_own_files, resume_command
 from dassl.utils import ConfigError
 from dassl.utils.errors import OutputFolderError
 from dassl.utils.locks import file_lock
+from dassl.utils.logger import log_files
 from dassl.utils.results import read_records
 from tests.runs import make_eurosat, run
 
@@ -117,6 +119,31 @@ def test_without_a_folder_each_run_gets_its_own(data: Path, tmp_path: Path, monk
     run(data, "", *FEW, *QUIET, epoch=2, resume=str(first))
     assert (first / "prompt_learner/model.pth.tar-2").is_file(), "a resumed run stays at home"
     assert len(list((tmp_path / "output").iterdir())) == 2
+
+
+def test_runs_that_begin_in_one_second_have_a_folder_each(data: Path, tmp_path: Path, monkeypatch):
+    """While none of them has written anything, too; what cannot start leaves none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dassl.engine.run_folder.time.strftime", lambda _: "20261126-062206")
+    build, inner = run_folder.RunFolder.at_work, []
+
+    def another_meanwhile(self, *args):
+        if len(inner) < 2:
+            inner.append(self.path)
+            run(data, "", *FEW, *QUIET, epoch=1)
+        return build(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.RunFolder, "at_work", another_meanwhile)
+        run(data, "", *FEW, *QUIET, epoch=1)
+    with pytest.raises(Exception, match="77"):
+        run(data, "", *FEW, "TRAINER.COOP.N_CTX", "75", "TRAINER.COOP.CTX_INIT", "", epoch=1)
+    name = "CoOp-EuroSAT-20261126-062206"
+    folders = sorted((tmp_path / "output").iterdir())
+    assert [folder.name for folder in folders] == [name, f"{name}-2", f"{name}-3"]
+    for folder in folders:
+        assert (folder / "prompt_learner/model.pth.tar-1").is_file()
+        assert [path.name for path in log_files(folder)] == ["log.txt"]
 
 
 @pytest.mark.parametrize(
