@@ -32,6 +32,7 @@ def test_all_of_openais_sizes():
     assert {*BACKBONES, TINY} == set(OPENAI)
 
 
+@pytest.mark.slow
 def test_report(small, monkeypatch, tmp_path, capsys):
     path = tmp_path / "results.json"
     flags = ("--backbones", *SMALL, "--batches", "1", "9", "--json", str(path))

@@ -132,6 +132,7 @@ def test_bar_of_a_gpu_needs_the_whole_job(capsys):
     assert failures([measured(100, 31, 4, done=1)], GPU_BARS) == 1
 
 
+@pytest.mark.slow
 def test_bars_are_not_for_small_models():
     command = [sys.executable, "benchmarks/whole_job.py", "--quick", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

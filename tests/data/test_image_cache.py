@@ -91,6 +91,7 @@ print(len(cache), cache.bytes <= cache.max_bytes, (resident() - before) / (cache
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells")
 def test_memory_is_what_is_counted(tmp_path):
     """A fresh process grows by what `bytes` says: Pillow keeps RGB in four bytes a pixel."""

@@ -29,6 +29,7 @@ def tree(request, tmp_path_factory):
     return request.param, root
 
 
+@pytest.mark.slow
 def test_published_samples(tree, capsys):
     name, root = tree
     reference = REFERENCE[fixtures.KEYS[name][1]]
@@ -43,6 +44,7 @@ def test_published_samples(tree, capsys):
         assert line in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_base_classes_belong_to_the_published_sample(tree):
     name, root = tree
     dataset = build(name, root, NUM_SHOTS=4, SEED=2, SUBSAMPLE_CLASSES="base")

@@ -51,6 +51,7 @@ def test_only_the_command_line_knows_what_manages_datasets():
         assert path.name == "__main__.py" or "datasets.manage" not in path.read_text("utf-8"), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fixtures.COUNTS)
 def test_official_layout(name, roots):
     root = roots / name
@@ -116,6 +117,7 @@ def test_split_is_built_where_there_is_none(name, tmp_path, monkeypatch, capsys)
     assert "this split was built" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["OxfordPets", "StanfordCars", "UCF101"])
 def test_built_split_has_the_official_test_images_and_counts(name, tmp_path, monkeypatch):
     fixtures.make(name, tmp_path)

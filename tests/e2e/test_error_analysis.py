@@ -142,6 +142,7 @@ def do(one: Run, data: Path, output: Path, analyse: bool) -> Outcome:
     return execute(Job(one, output, str(data), error_analysis=analyse))
 
 
+@pytest.mark.slow
 def test_finished_runs_are_tested_again_and_not_trained(data: Path, tmp_path: Path):
     zero_shot = Run("ZeroshotCLIP", "digits", "CoOp/tiny", 0, "base", 1)
     for one in (TRAIN, evaluation_of(TRAIN, classes="new"), zero_shot):
@@ -179,6 +180,7 @@ def test_a_run_that_is_done_anew_drops_the_old_analysis(data: Path, tmp_path: Pa
     assert not any((one.folder(tmp_path) / name).exists() for name in FILES)
 
 
+@pytest.mark.slow
 def test_the_command_and_the_report(data: Path, tmp_path: Path, capsys, monkeypatch):
     flags = ["base2new", "--trainers", "CoOp", "--datasets", "digits", "--seeds", "1"]
     flags += ["--shots", "1", "--output", str(tmp_path), "--root", str(data)]

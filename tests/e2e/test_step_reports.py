@@ -46,6 +46,7 @@ def without_clock(lines: list[str]) -> list[str]:
     return [re.sub(r"eta .*|Elapsed: .*", "#", line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frequency", ["1", "3", "20", "100"])
 def test_log_and_tensorboard_are_the_same(data, tmp_path, monkeypatch, frequency):
     written: list[tuple] = []

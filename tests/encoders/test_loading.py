@@ -147,6 +147,7 @@ def test_wrong_content(tmp_path, content):
         load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["cut", "start", "directory"])
 @pytest.mark.parametrize("kind", ["jit", "state dict"])
 def test_damaged_file(tmp_path, kind, where):

@@ -115,6 +115,7 @@ def golden(tmp_path: Path, **options: Any) -> Any:
 # --- it is shared ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_jobs_of_a_worker_load_and_fold_once(tmp_path, monkeypatch):
     counts = Counts(monkeypatch)
     train = Run("CoOp", "digits", "CoOp/tiny", 2, "base", 1, ("OPTIM.MAX_EPOCH", "1"))
@@ -128,6 +129,7 @@ def test_all_jobs_of_a_worker_load_and_fold_once(tmp_path, monkeypatch):
     assert counts.all() == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_first_run_and_later_ones_give_the_same_numbers(data, tmp_path, monkeypatch):
     counts = Counts(monkeypatch)
     warm = {name: do(name, data, tmp_path / "warm" / name) for name in RUNS}
@@ -140,6 +142,7 @@ def test_the_first_run_and_later_ones_give_the_same_numbers(data, tmp_path, monk
     assert not torch.equal(warm["coop1"]["ctx"], warm["coop2"]["ctx"])
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_gives_the_same_numbers(data, tmp_path):
     for name in ("coop1", "coop2"):
         warm = do(name, data, tmp_path / name)
@@ -153,6 +156,7 @@ def test_a_process_of_its_own_gives_the_same_numbers(data, tmp_path):
     assert same(warm, outcome(tmp_path / "fresh"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vit_a", "vit_b", "rn_a", "tiny"])
 def test_the_generator_is_left_as_loading_leaves_it(model):
     options = {"MODEL.BACKBONE.PATH": "", "MODEL.BACKBONE.NAME": "tiny"} if model == "tiny" else {}
@@ -180,6 +184,7 @@ def test_what_belongs_to_the_classes_of_a_run_goes_with_it(data, tmp_path):
 # --- it is another one ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_is_kept(tmp_path):
     cfg = golden(tmp_path)
     first = load_frozen_clip(cfg, "fp32", CPU)
@@ -198,6 +203,7 @@ def changed_weights() -> dict[str, Tensor]:
     return weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["replaced", "written over", "link"])
 def test_a_changed_file_is_read_again(tmp_path, how):
     cfg = golden(tmp_path)
@@ -259,6 +265,7 @@ def add(clip_model: CLIP) -> None:
 SPOILS = [write, back_and_forth, replace, unfreeze, add, nn.Module.train]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", SPOILS)
 def test_a_spoilt_model_is_not_handed_on(tmp_path, spoil):
     cfg = golden(tmp_path)

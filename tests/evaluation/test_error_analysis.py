@@ -42,6 +42,7 @@ def draw(n_images: int, n_cls: int) -> tuple[torch.Tensor, torch.Tensor]:
     return scores, torch.randint(0, n_cls, (n_images,), generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_images", "n_cls"), [(31, 2), (31, 3), (10 * JOINED + 3, 7)])
 def test_agrees_with_topk_and_scikit_learn(n_images: int, n_cls: int, tmp_path: Path):
     scores, labels = draw(n_images, n_cls)

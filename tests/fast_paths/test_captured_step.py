@@ -101,6 +101,7 @@ def train(trainer: PromptTrainer, epochs: int = 2) -> list[Tensor]:
 # --- captured against plain -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("chunk", [0, 12])
 def test_replayed_training_equals_plain_training(fake, trainer_class, chunk):
@@ -147,6 +148,7 @@ def test_captured_steps_in_chunks():
         assert_close(ours, plain, TOLERANCE["fp32"])
 
 
+@pytest.mark.slow
 def test_whole_runs(data, tmp_path, fake):
     """Features encoded ahead, evaluations in between, checkpoints: the same, bit for bit."""
     opts = ("DATASET.NUM_SHOTS", "4", "TEST.FINAL_MODEL", "best_val")

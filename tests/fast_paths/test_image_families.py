@@ -59,6 +59,7 @@ def pictures(visual: nn.Module, n: int, dtype: torch.dtype = torch.float32) -> T
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(n)).to(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", None])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(family, backend):

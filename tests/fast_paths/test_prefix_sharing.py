@@ -138,6 +138,7 @@ def test_images_and_chunks(dtype, groups, chunk):
     check(TextEncoder(clip_model, chunk), clip_model, sequences, groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [64, 128, 512, 640, 768])
 def test_text_widths(width):
     clip_model = small_clip(torch.float64, width, layers=2)

@@ -73,6 +73,7 @@ def assert_alike(got: tuple, expected: tuple) -> None:
     assert (got[1], expected[1]) == ({"features"}, {"img"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", ["0", "2"])
 @pytest.mark.parametrize("method", METHODS)
 def test_same_draws_and_losses(data, tmp_path, history, monkeypatch, method, n_workers):
@@ -90,6 +91,7 @@ def test_same_draws_and_losses(data, tmp_path, history, monkeypatch, method, n_w
         torch.testing.assert_close(ends[1][key], ends[0][key], rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", ["0", "2"])
 def test_same_draws_with_an_evaluation_after_each_epoch(
     data, tmp_path, history, monkeypatch, n_workers
@@ -104,6 +106,7 @@ def test_same_draws_with_an_evaluation_after_each_epoch(
     assert_alike(got, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", ["0", "2"])
 def test_resumed_run(data, tmp_path, history, monkeypatch, n_workers):
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
@@ -185,6 +188,7 @@ def loader(cfg, items, sampler="RandomSampler"):
     return build_data_loader(cfg, sampler, items, batch_size=2, n_ins=2, tfm=tfm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["RandomSampler", "RandomClassSampler"])
 @pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize("max_bytes", [1, 15_000, 2**20])
@@ -245,6 +249,7 @@ def test_random_state_kept():
 # --- fixed views ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", ["0", "2"])
 def test_fixed_views_are_shared(data, tmp_path, history, encoded, n_workers):
     """By methods of other batch sizes; the second one encodes nothing."""

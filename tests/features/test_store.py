@@ -117,6 +117,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DAMAGE)
 def test_damaged_file(tmp_path, how, capsys):
     fetch(opened(tmp_path), ids(4), Computed())
@@ -199,6 +200,7 @@ def start(folder: Path, log: Path, pause: float) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_once(tmp_path):
     log = tmp_path / "log"
     processes = [start(tmp_path / "store", log, 0.02) for _ in range(2)]
@@ -206,6 +208,7 @@ def test_two_processes_compute_once(tmp_path):
     assert sorted(map(int, log.read_text().split())) == list(range(12))
 
 
+@pytest.mark.slow
 def test_killed_while_computing(tmp_path):
     """Its files stay, its lock is given back, the rest is computed."""
     log, store = tmp_path / "log", tmp_path / "store"
@@ -231,6 +234,7 @@ def store_in(folder: Path) -> tuple[str, ...]:
     return ("DATASET.NUM_SHOTS", "2", "MODEL.FEATURES.FOLDER", str(folder))
 
 
+@pytest.mark.slow
 def test_sweep_encodes_each_test_image_once(data, tmp_path, encoded):
     """Zero-shot, CoOp and CoCoOp, base to new, over three seeds; then a linear probe."""
     n_train, n_test = 10, 15

@@ -74,12 +74,14 @@ def growth(folder: Path, stored: bool, hold: bool = False) -> int:
     return int(grown)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
 def test_images(folder):
     assert growth(folder, stored=False) < ALLOWED
     assert growth(folder, stored=False, hold=True) > AS_TENSORS / 2, "the test sees what is held"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
 def test_encoded_and_kept(folder):
     """Cold: encoded, kept and used; then warm: read from the store."""

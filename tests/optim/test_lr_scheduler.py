@@ -73,6 +73,7 @@ def upstream_form(scheduler: Any) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_resume_at_every_epoch_continues_the_schedule(name: str) -> None:
     expected = CASES[name]["lr_after_epoch_update"]

@@ -26,6 +26,7 @@ def clusters(n_cls: int, seed: int, per_class: int = 8) -> tuple[np.ndarray, np.
     return centers[labels] + 0.6 * rng.randn(len(labels), 6), labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_cls", [2, 3, 5])
 def test_search_keeps_the_model_of_its_last_step(n_cls: int):
     train, val = clusters(n_cls, 1), clusters(n_cls, 2)

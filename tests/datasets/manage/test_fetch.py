@@ -80,6 +80,7 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
+@pytest.mark.slow
 def test_download_then_verify(server, offer, tmp_path, capsys):
     _, served, asked = server
     folder = fixtures.make("DescribableTextures", tmp_path / "made")

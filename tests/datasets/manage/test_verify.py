@@ -105,12 +105,14 @@ def test_truncated_image(root, capsys):
     faulty(capsys, root, str(path), "truncated", "Fetch the file anew", options=["--full"])
 
 
+@pytest.mark.slow
 def test_text_named_jpg(root, capsys):
     path = next((root / "oxford_pets/images").glob("*_7.jpg"))
     overwrite(path, b"<html>404</html>")
     faulty(capsys, root, str(path), "it is none of", name="OxfordPets", options=["--full"])
 
 
+@pytest.mark.slow
 def test_several_bad_images_are_counted(root, capsys):
     for path in sorted((root / "dtd/images/dotted").iterdir())[:2]:
         overwrite(path, b"")

@@ -50,6 +50,7 @@ def write_truth(kind: str, folder: Path, truth: list[tuple[str, int]]) -> None:
         savemat(devkit / "meta.mat", {"synsets": np.array(synsets + inner, dtype=kinds)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kaggle", "wnids", "labels", "devkit"])
 def test_flat_val_folder(kind, tmp_path):
     folder = fixtures.make("ImageNet", tmp_path, per_class=1)
