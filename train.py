@@ -18,6 +18,7 @@ from dassl.engine import build_trainer, config_problems
 from dassl.engine.run_folder import RunFolder
 from dassl.utils import ConfigError, collect_env_info, set_random_seed
 from dassl.utils.cli import run_cli
+from dassl.utils.device import device_of
 from dassl.utils.logger import get_logger
 from dassl.utils.system_errors import system_errors_explained
 
@@ -125,7 +126,7 @@ def main(args: argparse.Namespace) -> float | None:
     args = completed(args)
     cfg = setup_cfg(args)
     folder = RunFolder(cfg, args)
-    torch.backends.cudnn.benchmark = torch.cuda.is_available()
+    torch.backends.cudnn.benchmark = device_of(cfg).type == "cuda"
     if cfg.SEED >= 0:
         logger.info(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -134,7 +135,7 @@ def main(args: argparse.Namespace) -> float | None:
         logger.info(f"***************\n** Arguments **\n***************\n{given}")
         logger.info(f"************\n** Config **\n************\n{cfg}")
         logger.info("Collecting env info ...")
-        logger.info(f"** System info **\n{collect_env_info()}\n")
+        logger.info(f"** System info **\n{collect_env_info(cfg.USE_CUDA)}\n")
         trainer = build_trainer(cfg)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)

@@ -125,7 +125,11 @@ def main() -> int:
     args = parse()
     device = torch.device(args.device)
     dtype = torch.float16 if args.precision == "fp16" else torch.float32
-    report = {**describe_run(), "threads": torch.get_num_threads(), "precision": args.precision}
+    report = {
+        **describe_run(device=args.device),
+        "threads": torch.get_num_threads(),
+        "precision": args.precision,
+    }
     report |= {"device": args.device, "backend": default_backend(device, dtype), "results": []}
     for backbone in args.backbones:
         clip_model = build_clip(backbone, device, args.precision)

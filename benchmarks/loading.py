@@ -150,7 +150,12 @@ def main() -> None:
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    report = {**describe_run(), "image_size": list(args.size), "rounds": args.rounds, "results": []}
+    report = {
+        **describe_run(device="cpu"),
+        "image_size": list(args.size),
+        "rounds": args.rounds,
+        "results": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         items = make_images(Path(folder), max(args.train_images, args.test_images), *args.size)
         report["mean_file_kib"] = statistics.mean(p.stat().st_size for p in Path(folder).iterdir())

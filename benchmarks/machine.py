@@ -18,13 +18,14 @@ from dassl.utils import write_json
 from dassl.utils.results import versions
 
 
-def describe_run(command: list[str] | None = None) -> dict[str, Any]:
+def describe_run(command: list[str] | None = None, device: str = "cuda") -> dict[str, Any]:
     """Returns the circumstances of a benchmark as plain data.
 
     Args:
         command: how to repeat it; the command line of this process unless given.
+        device: "cpu" if nothing is computed on a GPU; no GPU is then asked for its name.
     """
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device == "cuda" and torch.cuda.is_available()
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(command or ["python", *_script_and_arguments()]),

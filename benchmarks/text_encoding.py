@@ -285,7 +285,7 @@ def main() -> int:
     args = parser.parse_args()
     device = torch.device(args.device)
     names = json.loads((ROOT / "datasets/resources/classnames.json").read_text(encoding="utf-8"))
-    report = {**describe_run(), "threads": torch.get_num_threads(), "results": []}
+    report = {**describe_run(device=args.device), "threads": torch.get_num_threads(), "results": []}
     dtype = torch.float16 if args.precision == "fp16" else torch.float32
     report |= {"precision": args.precision, "backend": default_backend(device, dtype)}
     report["peak_flops_per_s"] = matmul_peak(device, dtype)

@@ -34,6 +34,7 @@ from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.data.workers import Loader
 from dassl.engine import SimpleTrainer, TrainerX
+from dassl.utils.device import device_of
 from dassl.utils.logger import quiet
 from encoders.image import ImageEncoder
 from encoders.openai import CLIP
@@ -115,7 +116,7 @@ class Clock:
 
 
 def _synchronized() -> float:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -171,7 +172,7 @@ def run_plain(request: dict[str, Any], started: float) -> dict[str, Any]:
     torch.set_num_threads(request["threads"])
     cfg = train.setup_cfg(arguments(request, "plain", subsample_classes="base"))
     torch.manual_seed(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(cfg)
     key = f"TRAINER.{request['method'].upper()}.PREC"
     precision = resolve_precision(cfg.TRAINER[request["method"].upper()].PREC, device, key)
     clip_model = load_clip(cfg, precision).to(device).requires_grad_(False)

@@ -78,7 +78,9 @@ class ImageFeatures:
         """Returns an unshuffled loader's batches with stored features, where that can be."""
         store = self.store()
         ids = loader_ids(loader) if store is not None else None
-        return loader if ids is None else StoredBatches(loader, ids, store, self.encode)
+        if ids is None:
+            return loader
+        return StoredBatches(loader, ids, store, self.encode, self.device)
 
     def store(self) -> FeatureStore | None:
         """Returns the store of the encoder's features as it is now; None: nothing is kept."""
@@ -110,12 +112,19 @@ class StoredBatches:
         ids: what its images are in the store.
         store: the store.
         encode: images → features.
+        device: where `encode` computes.
     """
 
     def __init__(
-        self, loader: DataLoader, ids: list[bytes], store: FeatureStore, encode: Encode
+        self,
+        loader: DataLoader,
+        ids: list[bytes],
+        store: FeatureStore,
+        encode: Encode,
+        device: torch.device,
     ) -> None:
         self.loader, self.ids, self.store, self.encode = loader, ids, store, encode
+        self.device = device
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -134,7 +143,7 @@ class StoredBatches:
         loader = build_data_loader(
             dataset.cfg,
             data_source=[dataset.data_source[i] for i in positions],
-            batch_size=ENCODED_AT_ONCE["cuda" if torch.cuda.is_available() else "cpu"],
+            batch_size=ENCODED_AT_ONCE[self.device.type],
             tfm=dataset.transform,
             is_train=False,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
@@ -15,6 +14,7 @@ from dassl.data.image_cache import ImageCache
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.data.workers import Loader
+from dassl.utils.device import device_of
 from dassl.utils.errors import ConfigError, DataError
 from dassl.utils.logger import get_logger
 
@@ -64,7 +64,7 @@ def build_data_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         processes=cfg.DATALOADER.PROCESSES,
         drop_last=is_train and len(data_source) >= batch_size,
-        pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+        pin_memory=device_of(cfg).type == "cuda",
     )
 
 

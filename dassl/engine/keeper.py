@@ -115,7 +115,7 @@ class ProgressKeeper:
             return
         trainer.read_reports()  # nothing is saved from after a loss that is not finite
         trainer.flush_writer()
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             states = torch.cuda.get_rng_state_all()
             place = place._replace(random={**place.random, "cuda": states})
         if place.batch is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,6 +11,13 @@ from typing import Any
 import torch
 
 from dassl.utils.results import config_digest, read_records, versions
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Begins a run's `peak_memory_mib`: what earlier runs of the process took is not in it."""
+    if device.type == "cuda":
+        gc.collect()  # their trainers refer to themselves, and hold their memory until then
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def evaluation_record(
@@ -44,6 +52,7 @@ def evaluation_record(
             for k, (n, c) in counts.items()
         ],
         "seconds": seconds,
+        # Of the run so far, on its GPU; on a CPU nothing tells a run's memory from the process'.
         "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "config_digest": config_digest(cfg),

@@ -22,7 +22,13 @@ from dassl.engine.base import TrainerBase
 from dassl.engine.identity import identity_of
 from dassl.engine.keeper import ProgressKeeper
 from dassl.engine.progress import forget_progress
-from dassl.engine.record import accuracy_if_finished, evaluation_record, title, what_it_rests_on
+from dassl.engine.record import (
+    accuracy_if_finished,
+    evaluation_record,
+    forget_peak_memory,
+    title,
+    what_it_rests_on,
+)
 from dassl.engine.signals import TrainingStopped
 from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
@@ -32,6 +38,7 @@ from dassl.utils import (
     mkdir_if_missing,
 )
 from dassl.utils.checkpoint import BEST_FILE
+from dassl.utils.device import device_of
 from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.logger import get_logger
 from dassl.utils.results import append_record
@@ -65,8 +72,8 @@ class SimpleTrainer(TrainerBase):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.check_cfg(cfg)
-        use_cuda = torch.cuda.is_available() and cfg.USE_CUDA
-        self.device = torch.device("cuda" if use_cuda else "cpu")
+        self.device = device_of(cfg)
+        forget_peak_memory(self.device)
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR

@@ -18,7 +18,7 @@ def random_state(gpus: bool = False) -> dict[str, Any]:
         gpus: also those of all GPUs, which waits for them.
     """
     kind, keys, *rest = np.random.get_state()
-    with_gpus = gpus and torch.cuda.is_available()
+    with_gpus = gpus and torch.cuda.is_initialized()  # else no GPU has drawn anything
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
@@ -34,7 +34,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+    if torch.cuda.is_initialized() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
 
 

@@ -10,9 +10,10 @@ import gc
 import platform
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import PIL
@@ -57,9 +58,15 @@ def set_random_seed(seed: int) -> None:
 
 
 @cache
-def collect_env_info() -> str:
-    """Returns a report of machine, driver and package versions for the log, made once a process."""
-    report = get_pretty_env_info()
+def collect_env_info(use_cuda: bool = True) -> str:
+    """Returns a report of machine, driver and package versions for the log, made once a process.
+
+    Args:
+        use_cuda: whether CUDA may be initialized, which torch's report does where it can.
+    """
+    hidden = nullcontext() if use_cuda else patch.object(torch.cuda, "is_available", lambda: False)
+    with hidden:
+        report = get_pretty_env_info()
     own = f"        Python ({platform.python_version()})\n        Pillow ({PIL.__version__})"
     return f"{report}\n{own}"
 

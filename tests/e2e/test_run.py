@@ -79,7 +79,7 @@ def test_cudnn_chooses_the_fastest_convolutions_where_there_is_a_gpu(
     """`main` says so, so that a notebook gets it as the command line does."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # puts it back afterwards
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    monkeypatch.setattr(train, "collect_env_info", lambda: "")
+    monkeypatch.setattr(train, "collect_env_info", lambda use_cuda: "")
     seen = []
 
     def build_trainer(_: object) -> None:

@@ -42,7 +42,9 @@ batches = build_data_loader(cfg, data_source=items, tfm=transform, batch_size=32
 encode = lambda images: images.flatten(1)[:, :512].clone()
 if stored:
     store = FeatureStore(folder / "store", "space", 2**30)
-    loader, batches = batches, StoredBatches(batches, loader_ids(batches), store, encode)
+    loader, batches = batches, StoredBatches(
+        batches, loader_ids(batches), store, encode, torch.device("cpu")
+    )
 seen, held = 0, []
 for number, batch in enumerate(batches):
     if number == 8:
