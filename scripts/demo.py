@@ -28,7 +28,8 @@ from sweep.report.plots import bar_figure
 from sweep.report.records import records_of, samples_of
 from sweep.report.stats import Value, harmonic, value
 from sweep.work.execute import Job
-from sweep.work.local import LocalExecutor, default_jobs, gpu_slots
+from sweep.work.gpus import find_places
+from sweep.work.local import LocalExecutor
 from sweep.work.runner import Sweep
 
 METHODS = (replace(CLIP, label="zero-shot CLIP"), COOP_WORDS, COCOOP)
@@ -53,12 +54,13 @@ def run(cells: Sequence[Cell], root: Path, output: Path) -> None:
     """
     output, data = output.absolute(), str(root.expanduser().absolute())
     runs = in_order([run for cell in cells for run in cell.runs])
-    sweep = Sweep([Job(run, output, data) for run in runs], default_jobs())
+    places = find_places("cpu")  # where the demo never waits for anybody
+    sweep = Sweep([Job(run, output, data) for run in runs], len(places.names))
     sweep.find_finished()
     done = len(runs) - len(sweep.open_runs())
     print(f"{len(runs)} runs, {done} of them finished before, {sweep.at_once} at once", flush=True)
     # The model is so small that a second thread only gets in the way.
-    sweep.run(LocalExecutor(sweep.at_once, 1, gpu_slots()))
+    sweep.run(LocalExecutor(sweep.at_once, 1, places.names))
     if sweep.failed:
         raise UserError(sweep.summary("python " + " ".join(sys.argv)))
 

@@ -19,7 +19,8 @@ from sweep.report.show import add_parse, add_report, add_table
 from sweep.work.basis import data_stay
 from sweep.work.execute import Job
 from sweep.work.folder import FAILED, FINISHED, RUNNING, WAITING, RunFolder
-from sweep.work.local import LocalExecutor, default_jobs, gpu_slots
+from sweep.work.gpus import Places, find_places
+from sweep.work.local import LocalExecutor
 from sweep.work.runner import Executor, Sweep
 
 SHOWN = 12  # runs that --dry-run lists
@@ -39,6 +40,7 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     add("--root", default="data", help="folder that holds the datasets")
     add("--dry-run", action="store_true", help="show the plan and an estimate, do nothing")
     add("--jobs", type=int, default=0, help="runs at once; default: as memory and cores allow")
+    add("--devices", help="GPUs to use: numbers or UUIDs with commas between them, or cpu")
     add("--workers", type=int, help="processes that load images, in each run; changes no number")
     add("--skip-missing", action="store_true", help="leave out datasets that are not there")
     add(
@@ -62,20 +64,44 @@ def run(args: argparse.Namespace) -> int:
         print(missing_text(runs, missing, root) or "All datasets are there.")
     else:
         runs = without_missing(runs, root, args.skip_missing)
-    sweep = sweep_of(runs, args)
+    places = places_for(args)
+    sweep = sweep_of(runs, args, len(places.names))
     sweep.find_finished()
     print(plan_text(sweep), flush=True)
     if args.dry_run:
         return 0
     request.save(args.output)
-    sweep.run(executor_of(args, sweep.at_once))
+    sweep.run(executor_of(args, sweep.at_once, places))
     print(visible(sweep.summary(command_line())))
     print(visible(f"Table: python -m sweep table {request.flags()} --output {args.output}"))
     return 1 if sweep.failed else 0
 
 
-def sweep_of(runs: Sequence[Run], args: argparse.Namespace) -> Sweep:
+def places_for(args: argparse.Namespace) -> Places:
+    """Returns where --devices and USE_CUDA let runs be done.
+
+    Raises:
+        ConfigError: what --devices asks for cannot be had.
+    """
+    if args.executor == "ray" and args.devices is not None:
+        raise ConfigError(
+            f"--devices is {args.devices!r}, but Ray deals out the GPUs itself: leave out "
+            "--devices, or --executor ray"
+        )
+    settings = dict(zip(args.opts[::2], args.opts[1::2]))
+    use_cuda = settings.get("USE_CUDA", "True") != "False"
+    if args.executor == "ray" and args.jobs > 0:
+        use_cuda = False  # other machines' GPUs count, not this one's
+    return find_places(args.devices, use_cuda)
+
+
+def sweep_of(runs: Sequence[Run], args: argparse.Namespace, fit: int = 1) -> Sweep:
     """Returns the sweep that --jobs, --workers, --error-analysis and the folders ask for.
+
+    Args:
+        runs: the plan.
+        args: of the command line.
+        fit: how many runs are done at once unless --jobs says so.
 
     Raises:
         ConfigError: --workers is no number of processes.
@@ -90,7 +116,7 @@ def sweep_of(runs: Sequence[Run], args: argparse.Namespace) -> Sweep:
         extra = ("DATALOADER.PROCESSES", str(args.workers))
     output, root = args.output.absolute(), str(Path(args.root).expanduser().absolute())
     jobs = [Job(run, output, root, args.per_epoch, extra, args.error_analysis) for run in runs]
-    return Sweep(jobs, args.jobs if args.jobs > 0 else default_jobs())
+    return Sweep(jobs, args.jobs if args.jobs > 0 else fit)
 
 
 def part_of(runs: tuple[Run, ...], args: argparse.Namespace) -> tuple[Run, ...]:
@@ -111,14 +137,14 @@ def part_of(runs: tuple[Run, ...], args: argparse.Namespace) -> tuple[Run, ...]:
     return tuple(r for r in runs if (r.source or r) in mine)
 
 
-def executor_of(args: argparse.Namespace, jobs: int) -> Executor:
+def executor_of(args: argparse.Namespace, jobs: int, places: Places) -> Executor:
     if args.executor == "ray":
         from sweep.work.ray_pool import RayExecutor
 
         return RayExecutor(jobs, args.ray_address)
     if args.executor != "local":
         raise UnknownNameError(not_one_of("--executor", args.executor, ("local", "ray")))
-    return LocalExecutor(jobs, max(1, usable_cores() // jobs), gpu_slots())
+    return LocalExecutor(jobs, max(1, usable_cores() // jobs), places.for_jobs(jobs))
 
 
 def plan_text(sweep: Sweep) -> str:

@@ -13,14 +13,9 @@ import threading
 from collections.abc import Sequence
 from typing import IO
 
-import torch
-
-from dassl.data.workers import usable_cores
 from sweep.plan.run import ROOT
 from sweep.work.execute import Job, Outcome
 from sweep.work.worker import encode
-
-GPU_MEMORY_PER_JOB = 8 * 2**30  # bytes; CoCoOp on 500 classes of ViT-B/16 peaks below this
 
 
 class _Worker:
@@ -28,7 +23,7 @@ class _Worker:
 
     Args:
         threads: of torch, in the process.
-        gpu: number of the GPU that it sees alone; None: it sees whatever is visible.
+        gpu: the GPU that it sees alone; "": none; None: it sees whatever is visible.
         answers: gets (worker, line) for each of its answers, and (worker, "") when it is gone.
     """
 
@@ -90,7 +85,7 @@ class LocalExecutor:
     Args:
         jobs: number of processes.
         threads: of torch, in each.
-        gpus: devices to deal the processes to in turn; empty: whatever is visible.
+        gpus: to deal the processes to in turn, see `Places`; empty: whatever is visible.
     """
 
     def __init__(self, jobs: int, threads: int, gpus: Sequence[str] = ()) -> None:
@@ -134,23 +129,3 @@ class LocalExecutor:
     def _remove(self, worker: _Worker) -> None:
         worker.stop()
         self.workers[self.workers.index(worker)] = None
-
-
-# --- how many fit ---------------------------------------------------------------------------------
-
-
-def gpu_slots() -> list[str]:
-    """Returns a GPU's number for each run that fits beside others; the GPUs take turns."""
-    if not torch.cuda.is_available():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    free = [torch.cuda.mem_get_info(i)[0] for i in range(len(names))]
-    room = [min(4, amount // GPU_MEMORY_PER_JOB) for amount in free]
-    turns = [name for turn in range(4) for name, runs in zip(names, room) if turn < runs]
-    return turns or names[:1]
-
-
-def default_jobs() -> int:
-    """Returns how many runs fit at once: by the GPUs' free memory, or one per core."""
-    return len(gpu_slots()) or min(4, usable_cores())

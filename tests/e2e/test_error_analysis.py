@@ -185,7 +185,7 @@ def test_the_command_and_the_report(data: Path, tmp_path: Path, capsys, monkeypa
     flags = ["base2new", "--trainers", "CoOp", "--datasets", "digits", "--seeds", "1"]
     flags += ["--shots", "1", "--output", str(tmp_path), "--root", str(data)]
     opts = ["--opts", "OPTIM.MAX_EPOCH", "1"]
-    monkeypatch.setattr("sweep.cli.executor_of", lambda args, jobs: Here())
+    monkeypatch.setattr("sweep.cli.executor_of", lambda args, jobs, places: Here())
     assert main(["run", *flags, "--only", "train", *opts]) == 0
     capsys.readouterr()
     assert main(["run", *flags, "--error-analysis", *opts]) == 0

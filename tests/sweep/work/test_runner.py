@@ -18,6 +18,7 @@ from sweep.plan.run import Run, evaluation_of
 from sweep.work import execute as execute_module
 from sweep.work.execute import Job, Outcome, execute
 from sweep.work.folder import RunFolder
+from sweep.work.gpus import Places
 from sweep.work.runner import Sweep
 
 FAST = ("OPTIM.MAX_EPOCH", "2", "DATASET.NUM_SHOTS", "2")
@@ -262,7 +263,7 @@ def test_shards_are_a_partition():
 
 def test_unknown_executor():
     with pytest.raises(UnknownNameError, match="Did you mean 'local'"):
-        executor_of(Namespace(executor="locale"), 1)
+        executor_of(Namespace(executor="locale"), 1, Places(("",), ("",)))
 
 
 def test_dry_run_and_status(tmp_path: Path, capsys):
