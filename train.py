@@ -14,9 +14,10 @@ import torch
 import datasets
 import trainers
 from dassl.config import Config, collect_problems, get_cfg_default
-from dassl.engine import build_trainer, config_problems
+from dassl.engine import build_trainer
+from dassl.engine.check import check_cfg
 from dassl.engine.run_folder import RunFolder
-from dassl.utils import ConfigError, collect_env_info, set_random_seed
+from dassl.utils import UserError, collect_env_info, set_random_seed
 from dassl.utils.cli import run_cli
 from dassl.utils.device import device_of
 from dassl.utils.logger import get_logger
@@ -89,32 +90,31 @@ def setup_cfg(args: argparse.Namespace) -> Config:
         ConfigError: everything that is wrong, at once.
     """
     args = completed(args)
-    cfg = get_cfg_default()
-    datasets.extend_cfg(cfg)
-    trainers.extend_cfg(cfg)
-    with collect_problems() as attempt:
-        for path in filter(None, (args.dataset_config_file, args.config_file)):
-            attempt(cfg.merge_from_file, path)
-        for flag, key in FLAGS.items():
-            if getattr(args, flag) not in (None, ""):
-                attempt(cfg.merge_from_list, [key, getattr(args, flag)])
-        attempt(cfg.merge_from_list, list(args.opts or []))
-        attempt(check, cfg)
+    cfg, error = _merged(args)
+    if trainers.has_own_settings(cfg.TRAINER.NAME):  # which trainer it is was not known before
+        cfg, error = _merged(args, cfg.TRAINER.NAME)
+    if error:
+        raise error
     cfg.freeze()
     return cfg
 
 
-def check(cfg: Config) -> None:
-    """Raises ConfigError with all wrong values, and tells of files that did not load."""
-    problems = config_problems(cfg)
-    for key, package in (("TRAINER.NAME", trainers), ("DATASET.NAME", datasets)):
-        if any(problem.startswith(key) for problem in problems):
-            problems += [
-                f"{package.__name__}/{file} could not be imported: {error!r}"
-                for file, error in package.failed_imports.items()
-            ]
-    if problems:
-        raise ConfigError(problems)
+def _merged(args: argparse.Namespace, trainer: str = "") -> tuple[Config, UserError | None]:
+    cfg = get_cfg_default()
+    datasets.extend_cfg(cfg)
+    trainers.extend_cfg(cfg, trainer)
+    try:
+        with collect_problems() as attempt:
+            for path in filter(None, (args.dataset_config_file, args.config_file)):
+                attempt(cfg.merge_from_file, path)
+            for flag, key in FLAGS.items():
+                if getattr(args, flag) not in (None, ""):
+                    attempt(cfg.merge_from_list, [key, getattr(args, flag)])
+            attempt(cfg.merge_from_list, list(args.opts or []))
+            attempt(check_cfg, cfg, {"TRAINER.NAME": trainers, "DATASET.NAME": datasets})
+    except UserError as error:
+        return cfg, error
+    return cfg, None
 
 
 def main(args: argparse.Namespace) -> float | None:

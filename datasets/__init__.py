@@ -19,4 +19,4 @@ modules, failed_imports = import_files(__name__, __path__)
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Adds the settings of every dataset to a configuration."""
-    extend_cfg_by(modules, cfg)
+    extend_cfg_by(modules.values(), cfg)

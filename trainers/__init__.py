@@ -2,19 +2,105 @@
 
 To add a method, put a file here: nothing else has to change. A file that cannot be imported does
 not stop the others; the reason is reported when a trainer is asked for that nobody registered.
+
+Files that were written for the public Dassl run as they are (docs/porting.md). Their settings take
+effect when their trainer is the one that runs: they change nothing for the others.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
 from yacs.config import CfgNode
+from yacs.config import CfgNode as CN
 
-from dassl.utils.plugins import extend_cfg_by, import_files
+from dassl.engine import TRAINER_REGISTRY, TrainerBase
+from dassl.utils import UserError
+from dassl.utils.plugins import (
+    SETTINGS_FILES,
+    extend_cfg_by,
+    extend_cfg_of,
+    import_files,
+    settings_file,
+)
+from dassl.utils.registry import file_of
+from trainers.clip_trainer import CLIPTrainer
 
-__all__ = ["extend_cfg", "failed_imports", "modules"]
+__all__ = [
+    "extend_cfg",
+    "failed_imports",
+    "has_own_settings",
+    "import_file",
+    "is_foreign",
+    "modules",
+]
 
+# What the public train.py declares; other people's files read it, also where they replace ours.
+PUBLIC_SETTINGS = {
+    "COOP": {
+        **{"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16"},
+        "CLASS_TOKEN_POSITION": "end",
+    },
+    "COCOOP": {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"},
+}
+
+if __path__[0] not in sys.path:
+    sys.path.append(__path__[0])  # "from utils_x import ...", where utils_x.py is beside a trainer
 modules, failed_imports = import_files(__name__, __path__)
 
 
-def extend_cfg(cfg: CfgNode) -> None:
-    """Adds the settings of every method to a configuration."""
-    extend_cfg_by(modules, cfg)
+def extend_cfg(cfg: CfgNode, trainer: str = "") -> None:
+    """Adds the settings of our methods, and those of somebody else's trainer if it is named."""
+    extend_cfg_by((m for m in modules.values() if not _is_foreign_module(m)), cfg)
+    for name, settings in PUBLIC_SETTINGS.items():
+        if name not in cfg.TRAINER:
+            cfg.TRAINER[name] = CN(settings)
+    for extend in _own_settings(trainer):
+        extend(cfg)
+
+
+def has_own_settings(trainer: str) -> bool:
+    """Whether there are settings that take effect for this trainer alone."""
+    return bool(_own_settings(trainer))
+
+
+def _own_settings(trainer: str) -> list[Callable[[CfgNode], None]]:
+    try:
+        cls = TRAINER_REGISTRY.get(trainer)
+    except UserError:  # whoever asks for the trainer itself gets to see it
+        return []
+    path = settings_file(file_of(cls), SETTINGS_FILES if is_foreign(cls) else SETTINGS_FILES[:1])
+    found = [] if path is None else [extend_cfg_of(path)]
+    in_file = getattr(sys.modules[cls.__module__], "extend_cfg", None)
+    return [*found, in_file] if is_foreign(cls) and in_file else found
+
+
+def is_foreign(trainer: type) -> bool:
+    """Whether a trainer was written for the public Dassl: ours are all on a `CLIPTrainer`."""
+    return not issubclass(trainer, CLIPTrainer)
+
+
+def _is_foreign_module(module: ModuleType) -> bool:
+    own = [c for c in vars(module).values() if getattr(c, "__module__", "") == module.__name__]
+    trainers = [c for c in own if isinstance(c, type) and issubclass(c, TrainerBase)]
+    return bool(trainers) and all(map(is_foreign, trainers))
+
+
+def import_file(path: Path) -> ModuleType:
+    """Imports a trainer's file that lies elsewhere as if it lay here."""
+    for places in (__path__, sys.path):
+        places.append(str(path.parent))
+    name = path.stem if path.stem not in modules else f"{path.stem}_from_elsewhere"
+    spec = importlib.util.spec_from_file_location(f"{__name__}.{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name], modules[name]
+        raise
+    return module

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 from yacs.config import CfgNode
 
@@ -12,7 +14,25 @@ from dassl.data.transforms import AVAI_CHOICES, INTERPOLATION_MODES
 from dassl.engine.build import TRAINER_REGISTRY
 from dassl.evaluation import EVALUATOR_REGISTRY
 from dassl.optim import AVAI_OPTIMS, AVAI_SCHEDS, AVAI_WARMUPS
-from dassl.utils.errors import not_one_of
+from dassl.utils.errors import ConfigError, not_one_of
+
+
+def check_cfg(cfg: CfgNode, plugins: Mapping[str, ModuleType]) -> None:
+    """Raises ConfigError with all wrong values, and tells of files that did not load.
+
+    Args:
+        cfg: the whole configuration.
+        plugins: key → package of what it may name, with `failed_imports`.
+    """
+    problems = config_problems(cfg)
+    for key, package in plugins.items():
+        if any(problem.startswith(key) for problem in problems):
+            problems += [
+                f"{package.__name__}/{file} could not be imported: {error!r}"
+                for file, error in package.failed_imports.items()
+            ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def config_problems(cfg: CfgNode) -> list[str]:

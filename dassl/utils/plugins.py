@@ -1,13 +1,25 @@
-"""Packages of plug-ins: every file is imported, which registers what it defines."""
+"""Packages of plug-ins: every file is imported, which registers what it defines.
+
+The settings that `x.py` reads may be declared by another file beside it, `x_cfg.py` or `train.py`;
+of this, `extend_cfg(cfg)` alone is used.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 
 from yacs.config import CfgNode
+
+from dassl.utils.errors import ConfigError
+
+SETTINGS_FILES = ("{}_cfg.py", "train.py")  # the first that is there is taken
+PLUGIN_PACKAGES = ("datasets", "trainers")
 
 
 def import_files(
@@ -16,7 +28,7 @@ def import_files(
     """Imports every file of a package, in the order of their names.
 
     A file that cannot be imported does not stop the others. Folders are left alone: they hold no
-    plug-ins. So is `__main__`: importing a command line would run it.
+    plug-ins. So are `__main__`, as importing a command line would run it, and files of settings.
 
     Args:
         package: its `__name__`.
@@ -28,7 +40,7 @@ def import_files(
     modules: dict[str, ModuleType] = {}
     failed: dict[str, Exception] = {}
     for info in pkgutil.iter_modules(folders):
-        if info.ispkg or info.name == "__main__":
+        if info.ispkg or info.name in ("__main__", "train") or info.name.endswith("_cfg"):
             continue
         try:
             modules[info.name] = importlib.import_module(f"{package}.{info.name}")
@@ -37,8 +49,88 @@ def import_files(
     return modules, failed
 
 
-def extend_cfg_by(modules: Mapping[str, ModuleType], cfg: CfgNode) -> None:
+def extend_cfg_by(modules: Iterable[object], cfg: CfgNode) -> None:
     """Calls `extend_cfg` of the modules that have one: each adds its settings."""
-    for module in modules.values():
+    for module in modules:
         if hasattr(module, "extend_cfg"):
             module.extend_cfg(cfg)
+
+
+def settings_file(plugin: Path, names: Iterable[str] = SETTINGS_FILES) -> Path | None:
+    """Returns the file beside a plug-in that declares its settings; None: there is none."""
+    found = (plugin.with_name(name.format(plugin.stem)) for name in names if plugin.is_file())
+    return next((path for path in found if path.is_file() and _declares_settings(path)), None)
+
+
+def _declares_settings(path: Path) -> bool:
+    return path.name != "train.py" or "def extend_cfg(" in path.read_text(encoding="utf-8")
+
+
+def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
+    """Returns `extend_cfg` of a file of settings, such as a repository's `train.py`.
+
+    Of its top level, only imports, functions and constants are looked at: what the file would do as
+    a program is not done. Imports of plug-ins, and of what is not installed, are left out.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no `extend_cfg`.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    scope: dict[str, object] = {"__name__": path.stem, "__file__": str(path)}
+    for statement in tree.body:
+        code = compile(ast.Module([statement], []), str(path), "exec")
+        if isinstance(statement, ast.FunctionDef) or _is_constant(statement):
+            exec(code, scope)
+        elif isinstance(statement, (ast.Import, ast.ImportFrom)) and not _is_of_plugins(statement):
+            with suppress(ImportError):
+                exec(code, scope)
+    extend = scope.get("extend_cfg")
+    if not callable(extend):
+        raise ConfigError(f"{path} declares no settings: it has no function extend_cfg(cfg)")
+
+    def extend_cfg(cfg: CfgNode) -> None:
+        try:
+            extend(cfg)
+        except Exception as error:  # whatever a foreign file does wrong
+            raise ConfigError(f"extend_cfg of {path} failed: {error!r}") from error
+
+    return extend_cfg
+
+
+def _is_constant(statement: ast.stmt) -> bool:
+    if not isinstance(statement, ast.Assign):
+        return False
+    if not all(isinstance(target, ast.Name) for target in statement.targets):
+        return False
+    try:
+        ast.literal_eval(statement.value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_of_plugins(statement: ast.Import | ast.ImportFrom) -> bool:
+    if isinstance(statement, ast.ImportFrom):
+        return bool(statement.level) or (statement.module or "").split(".")[0] in PLUGIN_PACKAGES
+    return any(alias.name.split(".")[0] in PLUGIN_PACKAGES for alias in statement.names)
+
+
+def lines_for_a_gpu(path: Path) -> list[int]:
+    """Returns the lines of a Python file that ask for a GPU by name: `.cuda()`, `"cuda"`."""
+    lines = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if called and (
+            node.func.attr == "cuda"
+            or (node.func.attr == "to" and any(_is_cuda(value) for value in node.args))
+            or any(key.arg == "device" and _is_cuda(key.value) for key in node.keywords)
+        ):
+            lines.add(node.lineno)
+    return sorted(lines)
+
+
+def _is_cuda(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and str(node.value).startswith("cuda")

@@ -45,5 +45,5 @@ def test_imported_twice_is_the_same(package):
 
 def test_settings_of_those_that_have_some(package):
     cfg = CfgNode()
-    extend_cfg_by(package.modules, cfg)
+    extend_cfg_by(package.modules.values(), cfg)
     assert cfg == {"GOOD": 1}
