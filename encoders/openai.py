@@ -1,13 +1,20 @@
-"""OpenAI's CLIP: its names, weights files and classes. The only file that touches `clip`.
+"""OpenAI's CLIP: its names, weights files and classes. The only file that touches the package.
 
-On the package index it is called `clip-anytorch`; the import name is `clip`.
+On the package index it is called `clip-anytorch`; the import name is `clip`. In the repository root
+that name is taken, by `clip.py` for other people's files, or by a folder that they bring. So the
+installed package is looked for elsewhere, and goes by a name of its own.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import sys
 import warnings
+from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,12 +26,43 @@ from dassl.utils.errors import not_one_of
 from encoders.jit_archive import is_jit_archive, read_jit_archive
 from encoders.tiny import ASSET, load_tiny_state_dict
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # clip-anytorch imports pkg_resources, which warns
+if TYPE_CHECKING:
     from clip.clip import _MODELS as MODEL_URLS
     from clip.clip import _tokenizer as tokenizer
     from clip.clip import tokenize as tokenize_texts
     from clip.model import CLIP, build_model
+
+PACKAGE = "openai_clip"  # what `clip` is called here
+
+
+def _import_installed() -> None:
+    here = Path(__file__)
+    places = [p for p in sys.path if not _is_same(Path(p, here.parent.name, here.name), here)]
+    found = PathFinder.find_spec("clip", places)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(
+            "OpenAI's package clip is not installed: pip install -r requirements.txt", name="clip"
+        )
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, found.origin, submodule_search_locations=found.submodule_search_locations
+    )
+    assert spec is not None and spec.loader is not None
+    sys.modules[PACKAGE] = package = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clip-anytorch imports pkg_resources, which warns
+        spec.loader.exec_module(package)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
+
+
+_import_installed()
+if not TYPE_CHECKING:
+    _clip = importlib.import_module(f"{PACKAGE}.clip")
+    MODEL_URLS, tokenizer, tokenize_texts = _clip._MODELS, _clip._tokenizer, _clip.tokenize
+    _model = importlib.import_module(f"{PACKAGE}.model")
+    CLIP, build_model = _model.CLIP, _model.build_model
 
 __all__ = [
     "BACKBONES",
