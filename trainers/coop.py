@@ -18,10 +18,8 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
-from encoders.kernels.folding import Fingerprint
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
-from encoders.tower import normalize
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip, load_clip_to_cpu
 from trainers.prompt_trainer import PromptTrainer
@@ -86,26 +84,6 @@ class CustomCLIP(custom_clip.CustomCLIP):
     """CLIP whose class prompts are learned."""
 
     prompt_learner_class = PromptLearner
-    _kept: tuple[tuple, Fingerprint, Tensor] | None = None  # precision, context, its class features
-
-    def train(self, mode: bool = True) -> CustomCLIP:
-        self._kept = None
-        return super().train(mode)
-
-    def text_features(self) -> Tensor:
-        """Returns class features g(t), (C, E), of length 1; without gradients, they are kept."""
-        ctx = self.prompt_learner.ctx
-        if torch.is_grad_enabled():
-            self._kept = None
-            return self._encode()
-        precision = (torch.is_autocast_enabled(ctx.device.type), self.text_encoder.dtype)
-        if self._kept is None or self._kept[0] != precision or not self._kept[1].matches([ctx]):
-            self._kept = (precision, Fingerprint([ctx]), self._encode())
-        return self._kept[2]
-
-    def _encode(self) -> Tensor:
-        learner = self.prompt_learner
-        return normalize(self.text_encoder(learner.context(), learner.tree)[0])
 
     def logits(self, image_features: Tensor) -> Tensor:
         return self.logit_scale.exp() * image_features @ self.text_features().t()  # (B, C)

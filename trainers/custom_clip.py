@@ -17,6 +17,7 @@ from dassl.config import mark_not_determining
 from dassl.utils import ConfigError
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
+from encoders.kernels.folding import Fingerprint
 from encoders.openai import CLIP
 from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
@@ -39,7 +40,8 @@ class BasePromptLearner(nn.Module):
 
     The prompt of a class is [start, context, name, full stop, end]; `prompt` says otherwise. If
     `settings.CTX_INIT` is set, the context starts as its words' embeddings, and M is the number of
-    words; otherwise it is drawn at random, `settings.N_CTX` vectors.
+    words, unless `n_ctx` says that only the first are learned; otherwise it is drawn at random,
+    `settings.N_CTX` vectors.
 
     Parameters and buffers that checkpoints hold (a public format):
         ctx: (M, D), or (C, M, D) with class-specific context; float32 in every precision.
@@ -54,6 +56,7 @@ class BasePromptLearner(nn.Module):
         classnames: C names; "_" counts as a blank.
         clip_model: gives the token embeddings.
         class_specific: an own context for each class; ignored if CTX_INIT is set.
+        n_ctx: M, where it does not follow from the settings.
 
     Raises:
         ConfigError: CTX_INIT or a class name cannot be read as it is meant, or a prompt has more
@@ -66,13 +69,15 @@ class BasePromptLearner(nn.Module):
         classnames: list[str],
         clip_model: CLIP,
         class_specific: bool = False,
+        n_ctx: int | None = None,
     ) -> None:
         super().__init__()
         self.n_cls = len(classnames)
         classnames = [name.replace("_", " ") for name in classnames]
         ctx_init = context_words(settings.CTX_INIT)
         # As upstream: where words are more tokens than words, the last tokens stay constant.
-        self.n_ctx = len(ctx_init.split()) if ctx_init else settings.N_CTX
+        n_words = len(ctx_init.split())
+        self.n_ctx = n_ctx or n_words or settings.N_CTX
         prompt_prefix = ctx_init or " ".join(["X"] * self.n_ctx)
         self.prompts = [f"{prompt_prefix} {name}." for name in classnames]
         self.name_lens = [token_count(name) for name in classnames]
@@ -93,7 +98,11 @@ class BasePromptLearner(nn.Module):
         self.register_buffer("eot", eot, persistent=False)  # (C,)
         self.length = int(eot.max()) + 1
         self.tree = PromptTree([self.sequence(c) for c in range(self.n_cls)])
-        self._announce(settings, ctx_init, prompt_prefix, class_specific)
+        if n_ctx is None and n_words not in (0, settings.N_CTX):
+            logger.warning(
+                f"Note: CTX_INIT has {n_words} words and wins over N_CTX, which is {settings.N_CTX}"
+            )
+        self._announce(prompt_prefix, n_words)
 
     def _initial_context(self, ctx_init: str, clip_model: CLIP, class_specific: bool) -> Tensor:
         dim = clip_model.ln_final.weight.shape[0]
@@ -106,18 +115,11 @@ class BasePromptLearner(nn.Module):
         shape = (self.n_cls, self.n_ctx, dim) if class_specific else (self.n_ctx, dim)
         return nn.init.normal_(torch.empty(shape), std=CTX_STD)
 
-    def _announce(
-        self, settings: CfgNode, ctx_init: str, prompt_prefix: str, class_specific: bool
-    ) -> None:
-        if ctx_init and self.n_ctx != settings.N_CTX:
-            logger.warning(
-                f"Note: CTX_INIT has {self.n_ctx} words and wins over N_CTX, "
-                f"which is {settings.N_CTX}"
-            )
+    def _announce(self, prompt_prefix: str, n_words: int) -> None:
         n_tokens = token_count(prompt_prefix)
-        if n_tokens > self.n_ctx:
+        if n_words and n_tokens > self.n_ctx:
             logger.warning(
-                f"Note: CTX_INIT's {self.n_ctx} words are {n_tokens} tokens; as in the public "
+                f"Note: CTX_INIT's {n_words} words are {n_tokens} tokens; as in the public "
                 f"implementation, the vectors of the first {self.n_ctx} are learned"
             )
         logger.info(f'Initial context: "{prompt_prefix}"')
@@ -210,9 +212,11 @@ def context_problem(ctx_init: str) -> str:
 
 
 class CustomCLIP(nn.Module):
-    """A frozen CLIP whose text side is learned.
+    """A frozen CLIP with learned prompts.
 
-    A subclass names its `prompt_learner_class` and defines `logits`.
+    A subclass names its `prompt_learner_class` and defines `logits`. With a method
+    `loss(image_features, label)`, which returns loss () and logits (B, C), it says itself what
+    training minimizes.
 
     Args:
         cfg: the whole configuration.
@@ -221,38 +225,76 @@ class CustomCLIP(nn.Module):
     """
 
     prompt_learner_class: type[BasePromptLearner] = BasePromptLearner
+    _kept: tuple[tuple, Fingerprint, Tensor] | None = None  # precision, parameters, class features
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
         super().__init__()
-        self.prompt_learner = self.prompt_learner_class(cfg, classnames, clip_model)
+        self.prompt_learner = self.build_prompt_learner(cfg, classnames, clip_model)
         self.text_encoder = TextEncoder(clip_model, cfg.MODEL.TEXT_CHUNK)
         self.image_encoder = clip_model.visual
         self.frozen_image_encoder = ImageEncoder(clip_model.visual)
         self.logit_scale = clip_model.logit_scale
         self.dtype = clip_model.dtype
 
+    def build_prompt_learner(
+        self, cfg: CfgNode, classnames: list[str], clip_model: CLIP
+    ) -> BasePromptLearner:
+        return self.prompt_learner_class(cfg, classnames, clip_model)
+
+    @property
+    def learned(self) -> nn.Module:
+        """What the optimizer changes and checkpoints hold."""
+        return self.prompt_learner
+
     def train(self, mode: bool = True) -> CustomCLIP:
-        """Only the prompt learner has a training mode; the frozen encoders stay in evaluation."""
+        """Only what is learned has a training mode; the frozen encoders stay in evaluation."""
+        self._kept = None
         super().train(False)
-        self.prompt_learner.train(mode)
+        self.learned.train(mode)
         self.training = mode
         return self
 
-    def logits(self, image_features: Tensor) -> Tensor:
-        """Image features (B, E) of length 1 → logits (B, C)."""
-        raise NotImplementedError
+    # --- class features ---------------------------------------------------------------------------
+
+    def encode_prompts(self) -> Tensor:
+        """Returns class features g(t), (C, E), of length 1."""
+        learner = self.prompt_learner
+        return normalize(self.text_encoder(learner.context(), learner.tree)[0])
+
+    def text_features(self) -> Tensor:
+        """Returns `encode_prompts()`; without gradients, it is kept."""
+        if torch.is_grad_enabled():
+            self._kept = None
+            return self.encode_prompts()
+        learned = list(self.learned.parameters())
+        device = self.logit_scale.device.type
+        precision = (torch.is_autocast_enabled(device), self.text_encoder.dtype)
+        if self._kept is None or self._kept[0] != precision or not self._kept[1].matches(learned):
+            self._kept = (precision, Fingerprint(learned), self.encode_prompts())
+        return self._kept[2]
+
+    # --- images -----------------------------------------------------------------------------------
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) → image features (B, E) of length 1."""
         return normalize(self.frozen_image_encoder(image))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → logits (B, C)."""
-        return self.logits(self.encode_image(image))
+    def logits(self, image_features: Tensor) -> Tensor:
+        """Image features (B, E) of length 1 → logits (B, C)."""
+        raise NotImplementedError
 
-    def from_features(self, features: Tensor) -> Tensor:
-        """The image encoder's features (B, E), not normalized → logits (B, C)."""
-        return self.logits(normalize(features))
+    def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) → logits (B, C); with labels (B,) → loss () and logits."""
+        return self._answer(self.encode_image(image), label)
+
+    def from_features(
+        self, features: Tensor, label: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As `forward`, for the image encoder's features (B, E), not normalized."""
+        return self._answer(normalize(features), label)
+
+    def _answer(self, image_features: Tensor, label: Tensor | None):
+        return self.logits(image_features) if label is None else self.loss(image_features, label)
 
     def step_constants(self) -> tuple[object, ...]:
         """Returns what a training step reads beside its batch, parameters and buffers.
@@ -260,4 +302,11 @@ class CustomCLIP(nn.Module):
         A CUDA graph keeps hold of it, and is made anew when another object has taken its place.
         """
         encoders = (self.text_encoder.folded, self.frozen_image_encoder.folded)
-        return (*(folded.value for folded in encoders), self.prompt_learner.tree)
+        tree = getattr(self.prompt_learner, "tree", None)
+        return (*(folded.value for folded in encoders), tree)
+
+
+def cosine_logits(logit_scale: Tensor, image_features: Tensor, text_features: Tensor) -> Tensor:
+    """cos(f, w_i) / tau: features (B, E) and (C, E) of length 1 → logits (B, C), in float32."""
+    with torch.autocast(image_features.device.type, enabled=False):
+        return logit_scale.exp() * image_features @ text_features.t()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +35,11 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 class PromptTrainer(CLIPTrainer):
-    """Trains `self.model.prompt_learner` by gradient descent; everything else stays as it is.
+    """Trains `self.model.learned` by gradient descent; everything else stays as it is.
 
     A subclass names its `config_node` and `custom_clip_class`; `compute_loss` and `summarize` may
-    be overridden, as may `build_custom_clip` where the model is of another kind.
+    be overridden, as may `build_custom_clip` where the model is of another kind: a module with a
+    part `prompt_learner`, which is learned, images → logits.
 
     Precision (TRAINER.<METHOD>.PREC): fp16 keeps the frozen encoders in half precision; amp runs
     them under autocast with a scaled loss; in both, the learned parameters and the optimizer's
@@ -50,6 +52,7 @@ class PromptTrainer(CLIPTrainer):
 
     config_node = ""  # the method's settings are in TRAINER.<config_node>
     custom_clip_class: type[CustomCLIP] = CustomCLIP
+    checkpoint_folder = "prompt_learner"  # in the output folder
     _step_graph: StepGraph | None = None
 
     @classmethod
@@ -65,12 +68,16 @@ class PromptTrainer(CLIPTrainer):
         problem = context_problem(settings.CTX_INIT)
         if problem:
             problems.append(f"{key}.CTX_INIT is {settings.CTX_INIT!r}{problem}")
+        return problems + cls.context_problems(settings, key)
+
+    @classmethod
+    def context_problems(cls, settings: CfgNode, key: str) -> list[str]:
+        """Returns what is wrong with the numbers of vectors; `key` is what the node is called."""
         if settings.N_CTX < 1 and not settings.CTX_INIT:
-            problems.append(f"{key}.N_CTX is {settings.N_CTX}; expected 1 or more.")
-        return problems
+            return [f"{key}.N_CTX is {settings.N_CTX}; expected 1 or more."]
+        return []
 
     def build_custom_clip(self, clip_model: CLIP) -> nn.Module:
-        """Returns the model: a module with a part `prompt_learner`, images → logits."""
         return self.custom_clip_class(self.cfg, self.dm.dataset.classnames, clip_model)
 
     def build_model(self) -> None:
@@ -85,11 +92,15 @@ class PromptTrainer(CLIPTrainer):
         if cfg.MODEL.INIT_WEIGHTS:
             self.load_initial_weights(cfg.MODEL.INIT_WEIGHTS)
         self.model.to(self.device)
-        optim = build_optimizer(self.model.prompt_learner, cfg.OPTIM)
-        sched = build_lr_scheduler(optim, cfg.OPTIM)
-        self.register_model("prompt_learner", self.model.prompt_learner, optim, sched)
-        self.optim, self.sched = optim, sched
+        self.optim = build_optimizer(self.learned, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model(self.checkpoint_folder, self.learned, self.optim, self.sched)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
+
+    @property
+    def learned(self) -> nn.Module:
+        """What the optimizer changes and checkpoints hold."""
+        return getattr(self.model, "learned", self.model.prompt_learner)
 
     def load_initial_weights(self, path: str) -> None:
         """Starts from learned parameters of a file; the class tokens stay those at hand.
@@ -103,8 +114,8 @@ class PromptTrainer(CLIPTrainer):
             now, then = self.made_by(), checkpoint.get(identity.KEY)
             if then and (other := identity.other_weights(then, now)):
                 logger.warning(f"Note: {path}: {other[0]}")
-        buffers = dict(self.model.prompt_learner.named_buffers())
-        load_pretrained_weights(self.model.prompt_learner, path, but=buffers)
+        buffers = dict(self.learned.named_buffers())
+        load_pretrained_weights(self.learned, path, but=buffers)
 
     @staticmethod
     def _check_classes(learner: nn.Module, state: dict[str, Tensor], where: str) -> None:
@@ -154,7 +165,7 @@ class PromptTrainer(CLIPTrainer):
         return {"loss": loss}
 
     def passes(
-        self, forward: Callable[[Tensor], Tensor], inputs: Tensor, label: Tensor
+        self, forward: Callable[..., Any], inputs: Tensor, label: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Forward and backward pass: loss () and logits (B, C); adds to gradients.
 
@@ -164,8 +175,11 @@ class PromptTrainer(CLIPTrainer):
             label: (B,).
         """
         with self.autocast():
-            logits = forward(inputs)
-            loss = self.compute_loss(logits, label)
+            if hasattr(self.model, "loss"):
+                loss, logits = forward(inputs, label)
+            else:
+                logits = forward(inputs)
+                loss = self.compute_loss(logits, label)
         self.scaler.scale(loss).backward()  # the scaler does nothing unless precision is amp
         return loss.detach(), logits.detach()
 
@@ -193,7 +207,7 @@ class PromptTrainer(CLIPTrainer):
             and self.cfg.MODEL.CUDA_GRAPH
         )
 
-    def _step_passes(self, forward: Callable[[Tensor], Tensor]) -> Passes:
+    def _step_passes(self, forward: Callable[..., Any]) -> Passes:
         passes = partial(self.passes, forward)
         if not self.captures_step():
             return passes
@@ -235,7 +249,8 @@ class PromptTrainer(CLIPTrainer):
             CheckpointError: another method wrote the file, or its shapes differ.
         """
         model = self._models[name]
-        learned = {k: v for k, v in state_dict.items() if k not in dict(model.named_buffers())}
+        left_out = {*dict(model.named_buffers()), *self.frozen_entries(state_dict)}
+        learned = {k: v for k, v in state_dict.items() if k not in left_out}
         own = dict(model.named_parameters())
         if learned.keys() != own.keys():
             raise CheckpointError(
@@ -255,6 +270,10 @@ class PromptTrainer(CLIPTrainer):
             )
         self._check_classes(model, state_dict, "the checkpoint")
         model.load_state_dict(learned, strict=False)
+
+    def frozen_entries(self, state_dict: dict[str, Tensor]) -> list[str]:
+        """Returns which entries of a checkpoint are weights that nobody learns."""
+        return []
 
     def progress(self) -> dict:
         return {**super().progress(), "scaler": self.scaler.state_dict()}

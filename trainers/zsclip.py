@@ -6,7 +6,7 @@ Shapes: B images, C classes, E embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
+from encoders.openai import CLIP
 from encoders.text import TextEncoder
 from encoders.tokens import tokenize
 from encoders.tower import normalize
@@ -42,6 +43,35 @@ class _Templates(Mapping):
 CUSTOM_TEMPLATES = _Templates()  # for other people's files; ours ask the data set
 
 
+def template_of(dataset: object) -> str:
+    """Returns a data set's own template; {} stands for the class name."""
+    return getattr(dataset, "template", DEFAULT_TEMPLATE)
+
+
+def class_prompts(classnames: list[str], template: str) -> list[str]:
+    return [template.format(name.replace("_", " ")) for name in classnames]
+
+
+def class_features(clip_model: CLIP, classnames: list[str], templates: Sequence[str]) -> Tensor:
+    """Encodes hand-written prompts.
+
+    Args:
+        clip_model: the frozen CLIP.
+        classnames: C names; "_" counts as a blank.
+        templates: {} stands for the class name.
+
+    Returns:
+        (C, E) class features of length 1: the mean over templates, normalized again.
+    """
+    encoder = TextEncoder(clip_model)
+    length, device = clip_model.positional_embedding.shape[0], clip_model.logit_scale.device
+    features = []
+    for template in templates:
+        tokens = tokenize(class_prompts(classnames, template), length, classnames)
+        features.append(normalize(encoder.encode_tokens(tokens.to(device))))
+    return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
+
+
 @TRAINER_REGISTRY.register()
 @frozen_clip(image_features=True)
 class ZeroshotCLIP(CLIPTrainer):
@@ -51,27 +81,19 @@ class ZeroshotCLIP(CLIPTrainer):
         self.precision = self.inference_precision()
         self.clip_model = self.load_clip().to(self.device)
         self._image_encoder = ImageEncoder(self.clip_model.visual)
-        names = [name.replace("_", " ") for name in self.dm.dataset.classnames]
-        self.text_features = self.encode_classes(names)  # (C, E)
+        templates = self.templates()
+        self.announce(templates)
+        self.text_features = class_features(  # (C, E)
+            self.clip_model, self.dm.dataset.classnames, templates
+        )
 
     def templates(self) -> list[str]:
         """Returns the templates to average; {} stands for the class name."""
-        return [getattr(self.dm.dataset, "template", DEFAULT_TEMPLATE)]
+        return [template_of(self.dm.dataset)]
 
-    def announce(self, prompts: list[list[str]]) -> None:
-        logger.info(f"Prompts: {prompts[0]}")
-
-    def encode_classes(self, names: list[str]) -> Tensor:
-        """Returns (C, E) class features of length 1: the mean over templates, normalized again."""
-        prompts = [[template.format(name) for name in names] for template in self.templates()]
-        self.announce(prompts)
-        encoder = TextEncoder(self.clip_model)
-        context_length = self.clip_model.positional_embedding.shape[0]
-        features = [
-            normalize(encoder.encode_tokens(tokenize(p, context_length, names).to(self.device)))
-            for p in prompts
-        ]
-        return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
+    def announce(self, templates: list[str]) -> None:
+        names = self.dm.dataset.classnames
+        logger.info(f"Prompts: {class_prompts(names, templates[0])}")
 
     def model_inference(self, input: Tensor) -> Tensor:
         """Images (B, 3, H, W) → logits (B, C)."""
@@ -99,5 +121,5 @@ class ZeroshotCLIP2(ZeroshotCLIP):
         own = [] if self.cfg.DATASET.NAME == "ImageNet" else super().templates()
         return [*IMAGENET_TEMPLATES_SELECT, *own]
 
-    def announce(self, prompts: list[list[str]]) -> None:
-        logger.info(f"Prompt ensembling (n={len(prompts)})")
+    def announce(self, templates: list[str]) -> None:
+        logger.info(f"Prompt ensembling (n={len(templates)})")

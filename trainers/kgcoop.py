@@ -1,0 +1,86 @@
+"""KgCoOp: knowledge-guided context optimization (Yao et al., CVPR 2023, arXiv 2303.13283).
+
+CoOp whose class features w_i may not go far from w_i^clip, those of the data set's hand-written
+prompt: L = L_ce + lambda L_kg, with L_kg the mean over classes of the distance between them. As in
+the public implementation the distance is 1 - cos(w_i, w_i^clip), half the squared Euclidean one.
+
+Shapes: B images, C classes, E embedding size.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+from yacs.config import CfgNode
+from yacs.config import CfgNode as CN
+
+from dassl.engine import TRAINER_REGISTRY
+from encoders.openai import CLIP
+from trainers import coop
+from trainers.clip_trainer import frozen_clip
+from trainers.custom_clip import BasePromptLearner, cosine_logits
+from trainers.prompt_trainer import PromptTrainer
+from trainers.zsclip import class_features, template_of
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    cfg.TRAINER.KGCOOP = CN()
+    cfg.TRAINER.KGCOOP.N_CTX = 4  # number of context vectors, M
+    cfg.TRAINER.KGCOOP.CTX_INIT = "a photo of a"  # words to start from; empty: random
+    cfg.TRAINER.KGCOOP.PREC = "fp16"  # fp16, fp32, amp
+    cfg.TRAINER.KGCOOP.W = 8.0  # weight of the guidance, lambda
+
+
+class PromptLearner(BasePromptLearner):
+    """One context for all classes, in front of the name."""
+
+    def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
+        super().__init__(cfg.TRAINER.KGCOOP, classnames, clip_model)
+
+
+class GuidedCLIP(coop.CustomCLIP):
+    """CLIP with a learned context, which knows the class features of a hand-written prompt.
+
+    Args:
+        template: of that prompt; {} stands for the class name.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, classnames: list[str], clip_model: CLIP, template: str
+    ) -> None:
+        super().__init__(cfg, classnames, clip_model)
+        features = class_features(clip_model, classnames, [template])  # w^clip, (C, E)
+        self.register_buffer("hand_written", features, persistent=False)
+
+
+class CustomCLIP(GuidedCLIP):
+    prompt_learner_class = PromptLearner
+
+    def __init__(self, cfg: CfgNode, *args) -> None:
+        super().__init__(cfg, *args)
+        self.weight = cfg.TRAINER.KGCOOP.W
+
+    def loss(self, image_features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Image features (B, E) of length 1, labels (B,) → L, (), and logits (B, C)."""
+        text_features = self.text_features()  # w, (C, E)
+        logits = cosine_logits(self.logit_scale, image_features, text_features)
+        guidance = 1 - (text_features * self.hand_written).sum(dim=-1).mean()  # L_kg
+        return F.cross_entropy(logits, label) + self.weight * guidance, logits
+
+
+class GuidedTrainer(PromptTrainer):
+    """A trainer whose model knows the class features of the data set's hand-written prompt."""
+
+    def build_custom_clip(self, clip_model: CLIP) -> GuidedCLIP:
+        dataset = self.dm.dataset
+        template = template_of(dataset)
+        return self.custom_clip_class(self.cfg, dataset.classnames, clip_model, template)
+
+
+@TRAINER_REGISTRY.register()
+@frozen_clip(image_features=True, capturable_step=True)
+class KgCoOp(GuidedTrainer):
+    """Knowledge-guided context optimization, https://arxiv.org/abs/2303.13283."""
+
+    config_node = "KGCOOP"
+    custom_clip_class = CustomCLIP
