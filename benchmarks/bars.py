@@ -11,7 +11,7 @@ Results = dict[str, dict[str, Any]]  # key of a case → its result
 
 @dataclass(frozen=True)
 class Bar:
-    """A number that must be at least (or at most) a limit."""
+    """A number that must be at least (or at most) a limit; without either, one to be shown."""
 
     text: str
     keys: tuple[str, ...]  # the cases that it needs
@@ -19,6 +19,12 @@ class Bar:
     least: float | None = None
     most: float | None = None
     to_plain: bool = True  # compares with the plain path
+
+    @property
+    def limit(self) -> str:
+        if self.least is None and self.most is None:
+            return "shown only"
+        return f"at least {self.least}" if self.most is None else f"at most {self.most}"
 
     def holds(self, value: float) -> bool:
         return (self.least is None or value >= self.least) and (
@@ -86,20 +92,51 @@ GPU_BARS = (  # of the H200 class, fp16
     _seconds("CoCoOp, step, 1000 classes, batch 1", "step CoCoOp 1000 b1", 0.025),
     _total_memory("CoCoOp, step, 1000 classes, batch 1", "step CoCoOp 1000 b1", 4.0),
 )
+# Of a whole job at full length: what is scaled is no run end to end.
+GPU_JOB_BARS = (
+    Bar(
+        "eurosat CoCoOp, the homework: seconds end to end",
+        ("eurosat CoCoOp",),
+        lambda r: r["eurosat CoCoOp"]["whole_seconds"],
+        most=30.0,
+    ),
+)
 BARS = {"cpu": CPU_BARS, "cuda": GPU_BARS}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a bar."""
+
+    bar: Bar
+    value: float | None  # None: not measured
+
+    @property
+    def word(self) -> str:
+        if self.value is None:
+            return "not measured"
+        return "pass" if self.bar.holds(self.value) else "FAIL"
+
+    @property
+    def shown(self) -> str:
+        return "-" if self.value is None else f"{self.value:.3g}"
+
+
+def judge(results: list[dict[str, Any]], bars: tuple[Bar, ...]) -> list[Verdict]:
+    """Returns each bar with its value: None where a case, or a number of it, is not there."""
+    by_key = {result["key"]: result for result in results}
+    verdicts = []
+    for bar in bars:
+        try:
+            verdicts.append(Verdict(bar, bar.value(by_key)))
+        except KeyError:
+            verdicts.append(Verdict(bar, None))
+    return verdicts
 
 
 def failures(results: list[dict[str, Any]], bars: tuple[Bar, ...]) -> int:
     """Prints each bar with pass or fail; returns how many fail or were not measured."""
-    by_key = {result["key"]: result for result in results}
-    failed = 0
-    for bar in bars:
-        try:
-            value = bar.value(by_key)
-            verdict, shown = "pass" if bar.holds(value) else "FAIL", f"{value:.3g}"
-        except KeyError:
-            verdict, shown = "not measured", "-"
-        failed += verdict != "pass"
-        limit = f"at least {bar.least}" if bar.most is None else f"at most {bar.most}"
-        print(f"{verdict:12} {bar.text}: {shown} ({limit})")
-    return failed
+    verdicts = judge(results, bars)
+    for v in verdicts:
+        print(f"{v.word:12} {v.bar.text}: {v.shown} ({v.bar.limit})")
+    return sum(v.word != "pass" for v in verdicts)

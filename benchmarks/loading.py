@@ -126,8 +126,10 @@ def measure(cfg: CfgNode, items: list[Datum], is_train: bool, n_rounds: int) -> 
         rates["plain"].append(timed_pass(plain))
         rates["ours"].append(timed_pass(ours))
     median = {name: statistics.median(values) for name, values in rates.items()}
+    loading = "train" if is_train else "test"
     return {
-        "loading": "train" if is_train else "test",
+        "key": f"{loading} {cfg.DATALOADER.NUM_WORKERS}",
+        "loading": loading,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
         "images": len(items),
         "cached_mib": ours.dataset.images.bytes / 2**20,

@@ -45,6 +45,7 @@ from benchmarks.measure import (
     matmul_peak,
     ratio_of,
 )
+from benchmarks.whole_job_data import REAL, SMALL
 from dassl.config import get_cfg_default
 from dassl.engine.step_graph import CHECKS, Passes, StepGraph
 from dassl.utils.logger import quiet
@@ -99,12 +100,26 @@ CASES = (
 
 
 class Bench:
-    """A CLIP of ViT-B/16 size with random weights, and both paths' works on it."""
+    """A CLIP with random weights, and both paths' works on it.
 
-    def __init__(self, device: torch.device, precision: str, names: dict[str, list[str]]) -> None:
+    Args:
+        device: where everything is.
+        precision: fp32 or fp16.
+        names: class names by dataset.
+        sizes: of the CLIP, ViT-B/16's unless given.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        precision: str,
+        names: dict[str, list[str]],
+        sizes: tuple[int, ...] = REAL,
+    ) -> None:
         torch.manual_seed(0)
         self.device, self.precision, self.names = device, precision, names
-        clip_model = CLIP(512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
+        self.embed, self.pixels = sizes[:2]
+        clip_model = CLIP(*sizes)
         freeze(clip_model)
         if precision == "fp16":
             convert_weights(clip_model)  # all but norms and embeddings
@@ -127,12 +142,14 @@ class Bench:
     def works(self, case: Case) -> dict[str, Work]:
         """Returns the case done by the plain path and by ours; each returns tensors to compare."""
         model = self.model(case)
-        torch.manual_seed(2)
-        image = torch.randn(case.batch, 3, 224, 224, device=self.device)
-        return getattr(self, f"_{case.part}")(case, model, image)
+        return getattr(self, f"_{case.part}")(case, model, self.images(case))
+
+    def images(self, case: Case, seed: int = 2) -> Tensor:
+        torch.manual_seed(seed)
+        return torch.randn(case.batch, 3, self.pixels, self.pixels, device=self.device)
 
     def _text(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
-        features = F.normalize(torch.randn(case.batch, 512, device=self.device), dim=-1)
+        features = F.normalize(torch.randn(case.batch, self.embed, device=self.device), dim=-1)
 
         def plain_features() -> Tensor:
             if case.method == "CoOp":
@@ -160,7 +177,7 @@ class Bench:
 
         return {"plain": plain_features, "ours": lambda: [model.encode_image(image)]}
 
-    def _forwards(self, case: Case, model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    def forwards(self, case: Case, model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
         path = plain.coop_logits if case.method == "CoOp" else plain.cocoop_logits
         return {"plain": lambda image: path(model, self.clip, image), "ours": model}
 
@@ -187,7 +204,7 @@ class Bench:
 
             return work
 
-        passes = {name: passes_of(f) for name, f in self._forwards(case, model).items()}
+        passes = {name: passes_of(f) for name, f in self.forwards(case, model).items()}
         works = {name: step(p) for name, p in passes.items()}
         if self.device.type == "cuda":  # as in training, see PromptTrainer
             graph = StepGraph(passes["ours"], model)
@@ -207,7 +224,7 @@ class Bench:
 
             return work
 
-        works = {n: without_gradient(f) for n, f in self._forwards(case, model).items()}
+        works = {n: without_gradient(f) for n, f in self.forwards(case, model).items()}
         # With CoOp the text is encoded in the first batch; what is timed are the others.
         return {**works, "image": without_gradient(model.encode_image)}
 
@@ -260,10 +277,15 @@ def captured_step(bench: Bench, case: Case) -> dict[str, Any]:
     return {"ours_total_bytes": held, "captured": work.graph.replays()}
 
 
+def class_names() -> dict[str, list[str]]:
+    """Returns the class names of each dataset."""
+    return json.loads((ROOT / "datasets/resources/classnames.json").read_text(encoding="utf-8"))
+
+
 def select(args: argparse.Namespace) -> list[Case]:
-    cases = list(CASES)
+    needed = {key for bar in BARS[args.device] for key in bar.keys}
+    cases = sorted(CASES, key=lambda case: case.key not in needed)  # what bars need comes first
     if args.check and not args.json:
-        needed = {key for bar in BARS[args.device] for key in bar.keys}
         cases = [case for case in cases if case.key in needed]
     if args.quick:
         cases = [case for case in cases if case.n_cls <= 50 and case.batch <= 10]
@@ -279,17 +301,17 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="parts of keys, such as 'text CoOp 50'")
     parser.add_argument("--most-prompts", type=int, help="classes, with CoCoOp times images")
     parser.add_argument("--seconds", type=float, default=20, help="for each case, about")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model: does it run at all?")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "fp16"))
     parser.add_argument("--json", help="file for the results; those of other cases stay in it")
     args = parser.parse_args()
     device = torch.device(args.device)
-    names = json.loads((ROOT / "datasets/resources/classnames.json").read_text(encoding="utf-8"))
     report = {**describe_run(device=args.device), "threads": torch.get_num_threads(), "results": []}
     dtype = torch.float16 if args.precision == "fp16" else torch.float32
     report |= {"precision": args.precision, "backend": default_backend(device, dtype)}
     report["peak_flops_per_s"] = matmul_peak(device, dtype)
-    bench = Bench(device, args.precision, names)
+    bench = Bench(device, args.precision, class_names(), SMALL if args.tiny else REAL)
     room = int(0.8 * free_bytes(device))
     for case in select(args):
         result = measure(bench, case, args.seconds, room)

@@ -11,11 +11,10 @@ from threading import Thread
 
 import pytest
 
-from benchmarks.bars import failures
+from benchmarks.bars import GPU_JOB_BARS, failures
 from benchmarks.performance_plot import draw
 from benchmarks.whole_job import (
     CPU_BARS,
-    GPU_BARS,
     JOBS,
     PARTS,
     summary,
@@ -126,10 +125,10 @@ def test_bars(capsys):
 
 
 def test_bar_of_a_gpu_needs_the_whole_job(capsys):
-    assert failures([measured(100, 10, 4)], GPU_BARS) == 1
+    assert failures([measured(100, 10, 4)], GPU_JOB_BARS) == 1
     assert "not measured" in capsys.readouterr().out
-    assert failures([measured(100, 10, 4, done=1)], GPU_BARS) == 0
-    assert failures([measured(100, 31, 4, done=1)], GPU_BARS) == 1
+    assert failures([measured(100, 10, 4, done=1)], GPU_JOB_BARS) == 0
+    assert failures([measured(100, 31, 4, done=1)], GPU_JOB_BARS) == 1
 
 
 @pytest.mark.slow

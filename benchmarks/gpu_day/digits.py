@@ -1,0 +1,80 @@
+"""A sweep on the embedded digits with four workers on one card: twice, and by the card's UUID.
+
+All three must end, with the same accuracies: workers share a card, a name of a card is any of
+those that the driver takes, and a number depends on neither.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_day.part import ROOT, Result, run_part
+from dassl.utils.results import read_records
+
+WORKERS = 4
+
+
+def measure(device: torch.device) -> Iterator[Result]:
+    on_gpu = device.type == "cuda"
+    what = ("--trainers", "all")
+    if not on_gpu:
+        what = ("--trainers", "CoOp", "--seeds", "1", "--opts", "OPTIM.MAX_EPOCH", "2")
+    with tempfile.TemporaryDirectory() as folder:
+        reference: dict[str, float] = {}
+        for name, visible in environments(on_gpu).items():
+            result, found = sweep(Path(folder), name, visible, what)
+            reference = reference or found
+            result["same_as_first"] = int(found == reference)
+            result["largest_difference"] = max(
+                (abs(found.get(run, float("inf")) - value) for run, value in reference.items()),
+                default=float("inf"),
+            )
+            yield result
+
+
+def environments(on_gpu: bool) -> dict[str, str | None]:
+    """Returns the sweeps, and what CUDA_VISIBLE_DEVICES is in each; None: as it is."""
+    if not on_gpu:
+        return {"sweep first": "", "sweep again": ""}
+    query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    return {"sweep first": None, "sweep again": None, "sweep by UUID": listed[0]}
+
+
+def sweep(
+    folder: Path, name: str, visible: str | None, what: tuple[str, ...]
+) -> tuple[Result, dict[str, float]]:
+    """Runs a sweep into a folder of its own; returns how it went, and each run's accuracy."""
+    output = folder / name.replace(" ", "-")
+    command = [sys.executable, "-m", "sweep", "run", "base2new", "--datasets", "digits"]
+    command += ["--root", str(folder / "data"), "--output", str(output), "--jobs", str(WORKERS)]
+    command += what
+    # A cache of its own: the second sweep must not find the first one's features.
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / f"cache-{output.name}")}
+    environment |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    start = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    result: Result = {"key": name, "visible": visible, "seconds": time.perf_counter() - start}
+    found = {
+        path.parent.relative_to(output).as_posix(): record["metrics"]["accuracy"]
+        for path in sorted(output.rglob("results.jsonl"))
+        for record in read_records(path)
+    }
+    result |= {"exit_code": done.returncode, "runs": len(found), "accuracies": found}
+    if done.returncode:
+        result["output"] = (done.stdout + done.stderr)[-2000:]
+    return result, found
+
+
+if __name__ == "__main__":
+    run_part(measure)

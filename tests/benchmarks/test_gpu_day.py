@@ -1,0 +1,245 @@
+"""The GPU day: what runs the parts, what judges them, and whether it runs on a CPU."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.bars import judge
+from benchmarks.gpu_day import __main__ as day
+from benchmarks.gpu_day import figures
+from benchmarks.gpu_day.__main__ import Day, bring_home, environment_for, require_all, summary
+from benchmarks.gpu_day.gpu_tests import counts, files_with_gpu_tests
+from benchmarks.gpu_day.plan import PARTS, Part, named
+from benchmarks.gpu_day.step_profile import covered
+from benchmarks.gpu_day.step_profile import summary as profile_summary
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITE = "import json, sys; json.dump({'results': [{'key': 'a', 'x': 5}]}, open(sys.argv[-1], 'w'));"
+
+
+def part(name: str, code: str, minutes: float = 1.0) -> Part:
+    command = shlex.join(["-c", code])
+    return Part(name, "something", minutes, command, command)
+
+
+def a_day(folder: Path, device: str = "cpu", minutes: float = 0.0) -> Day:
+    facts = {"driver": "580", "commit": "abc"}
+    return Day(device, folder, folder / "logs", minutes, facts, dict(os.environ))
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def test_the_day_is_short_enough():
+    assert max(p.minutes for p in PARTS) < 9
+    assert sum(p.minutes for p in PARTS) < 25
+    assert {p.name for p in PARTS} == set(figures.FIGURES)
+    assert len({p.name for p in PARTS}) == len(PARTS)
+
+
+def test_programs_of_the_plan_exist():
+    for p in PARTS:
+        for device in ("cuda", "cpu"):
+            first, name = p.arguments(device)[:2]
+            path = f"{name.replace('.', '/')}.py" if first == "-m" else first
+            assert (ROOT / path).is_file()
+
+
+def test_parts_are_chosen_and_run_in_the_order_of_their_worth():
+    assert [p.name for p in named("jobs, machine")] == ["machine", "jobs"]
+    for wrong in ("", "jobs,sweeps"):
+        with pytest.raises(ValueError, match=r"there are machine, capture, .*loaders"):
+            named(wrong)
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def test_a_part_that_passes_says_where_it_ran(tmp_path):
+    outcome = a_day(tmp_path).run(part("one", WRITE))
+    report = json.loads((tmp_path / "one.json").read_text())
+    assert outcome.word == report["verdict"] == "pass"
+    assert report["results"] == [{"key": "a", "x": 5}]
+    assert (report["driver"], report["commit"], report["part"]) == ("580", "abc", "one")
+    assert report["command"].startswith("python -c ")
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ("raise SystemExit(3)", "failed, exit code 3"),
+        ("print('nothing')", "failed, nothing was measured"),
+        ("import os; os.abort()", "failed, exit code -6"),
+        (WRITE + "raise ValueError('later')", "failed, exit code 1"),
+    ],
+)
+def test_a_part_that_fails_says_so_and_keeps_what_it_had(tmp_path, code, word):
+    (tmp_path / "one.json").write_text('{"results": [{"key": "of another day"}]}')
+    outcome = a_day(tmp_path).run(part("one", code))
+    report = json.loads((tmp_path / "one.json").read_text())
+    assert outcome.word == report["verdict"] == word
+    assert [r["key"] for r in report["results"]] == (["a"] if "later" in code else [])
+    assert "later" not in code or "ValueError: later" in report["end_of_log"]
+
+
+def test_a_part_over_its_time_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    lock, ready, late = (str(tmp_path / name) for name in ("lock", "ready", "late"))
+    child = (
+        f"import fcntl, time; fcntl.flock(open({lock!r}, 'w'), fcntl.LOCK_EX);"
+        f"open({ready!r}, 'w'); time.sleep(60); open({late!r}, 'w')"
+    )
+    code = f"{WRITE} import subprocess; subprocess.run([sys.executable, '-c', {child!r}])"
+    wait = subprocess.Popen.wait
+
+    def time_is_over_when_ready(process: subprocess.Popen, timeout: float | None = None) -> int:
+        if timeout is None:
+            return wait(process)
+        while not Path(ready).exists():
+            time.sleep(0.01)
+        raise subprocess.TimeoutExpired("the part", timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", time_is_over_when_ready)
+    outcome = a_day(tmp_path).run(part("one", code))
+    assert outcome.word == "over its time"
+    assert json.loads((tmp_path / "one.json").read_text())["results"], "what it had is kept"
+    with Path(lock).open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the child is gone
+    assert not Path(late).exists()
+
+
+def test_the_others_go_on_and_the_summary_says_what_to_type(tmp_path):
+    chosen = (part("one", "raise SystemExit(3)"), part("two", WRITE))
+    outcomes = [a_day(tmp_path).run(p) for p in chosen]
+    text = summary(outcomes, chosen)
+    assert "1 of 2 parts pass." in text
+    assert "The rest: bash benchmarks/gpu_day.sh --parts one" in text
+
+
+def test_no_part_begins_without_time(tmp_path):
+    outcome = a_day(tmp_path, minutes=0.1).run(part("one", WRITE))
+    assert outcome.word == "no time left" and not (tmp_path / "one.json").exists()
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "pass"), (2, "bars missed")])
+def test_bars_are_judged_on_a_gpu(tmp_path, monkeypatch, value, word):
+    bar = figures._figure("x", "a", "x", most=5 - value)
+    shown = figures._figure("y", "a", "y")  # not measured: no matter, as it has no limit
+    monkeypatch.setitem(figures.FIGURES, "one", (bar, shown))
+    outcome = a_day(tmp_path, "cuda").run(part("one", WRITE))
+    assert outcome.word == word
+    assert ("FAIL         x: 5 (at most 3)" in summary([outcome], ())) == bool(value)
+
+
+def test_every_figure_can_be_missing():
+    for bars in figures.FIGURES.values():
+        assert all(v.word == "not measured" for v in judge([], bars))
+
+
+def test_what_is_taken_home_is_two_files(tmp_path):
+    (tmp_path / "logs").mkdir()
+    for name in ("a.json", "b.json", "logs/a.txt"):
+        (tmp_path / name).write_text("x")
+    bring_home(tmp_path / "out", "all well", tmp_path, tmp_path / "logs")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["gpu_day.tar.gz", "summary.txt"]
+    with tarfile.open(tmp_path / "out/gpu_day.tar.gz") as archive:
+        assert {Path(n).name for n in archive.getnames()} == {"a.json", "b.json", "a.txt"}
+
+
+# --- what must be there ---------------------------------------------------------------------------
+
+
+def test_packages_come_from_wheels(tmp_path):
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with pytest.raises(SystemExit, match=r"no file there ends in \.whl"):
+        environment_for("cpu", wheels, tmp_path)
+    info = "brought-1.0.dist-info"
+    files = {
+        "brought.py": "HERE = True\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: brought\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(wheels / "brought-1.0-py3-none-any.whl", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    environment = environment_for("cpu", wheels, tmp_path)
+    command = [sys.executable, "-c", "import brought; assert brought.HERE"]
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    (tmp_path / "yacs.py").write_text("raise ImportError('no yacs here')")
+    monkeypatch.setattr(day, "NEEDED", {"json": "json", "yacs": "yacs"})
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with pytest.raises(SystemExit, match=r"yacs: ImportError: no yacs here(.|\n)*-d wheels yacs\n"):
+        require_all("cpu", environment)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_one_sentence():
+    command = ["bash", "benchmarks/gpu_day.sh", "--parts", "machine"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode and done.stderr.strip().startswith("torch sees no GPU; --device cpu")
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def test_gaps():
+    assert covered([(5, 7), (0, 2), (1, 3), (6, 6.5)]) == 5
+    found = profile_summary([("a", (0, 1000)), ("b", (500, 2000)), ("a", (3000, 4000))], 2)
+    assert found["kernels"] == 1.5
+    assert (found["milliseconds"], found["busy_milliseconds"], found["gaps"]) == (2, 1.5, 0.25)
+    assert found["top_ten"][0] == {"kernel": "a", "share": pytest.approx(2000 / 3500)}
+    assert profile_summary([], 2)["gaps"] == 1
+
+
+def test_skipped_tests_are_no_proof(tmp_path):
+    report = tmp_path / "report.xml"
+    cases = "<testcase/><testcase><skipped/></testcase><testcase classname='a' name='b'><failure/>"
+    report.write_text(f"<testsuite>{cases}</testcase></testsuite>")
+    assert counts(report) == {"passed": 1, "failed": 1, "skipped": 1, "failures": ["a::b"]}
+    assert counts(tmp_path / "none.xml")["passed"] == 0
+    assert "tests/fast_paths/test_captured_step.py" in files_with_gpu_tests()
+
+
+@pytest.mark.slow
+def test_runs_on_a_cpu(tmp_path):
+    command = [
+        "bash",
+        "benchmarks/gpu_day.sh",
+        "--device",
+        "cpu",
+        "--parts",
+        "capture,half,profile",
+    ]
+    command += ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3 parts pass." in done.stdout
+    (capture,) = json.loads((tmp_path / "work/capture.json").read_text())["results"]
+    assert capture["failing_difference"] == capture["after_difference"] == 0
+    (half,) = json.loads((tmp_path / "work/half.json").read_text())["results"]
+    assert 1e-5 < half["logits_ours"] < 0.02
+    profile = json.loads((tmp_path / "work/profile.json").read_text())["results"]
+    assert all(result["kernels"] > 100 and 0 < result["gaps"] < 1 for result in profile)
+    assert len(list((tmp_path / "out").iterdir())) == 2
