@@ -17,6 +17,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from dassl.data import DataManager
+from dassl.data.datasets import image_reader
 from dassl.engine import step_reports
 from dassl.engine.base import TrainerBase
 from dassl.engine.identity import identity_of
@@ -219,7 +220,7 @@ class SimpleTrainer(TrainerBase):
         self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
         analyse = self.cfg.TEST.ERROR_ANALYSIS and split == self.cfg.TEST.SPLIT
-        analysis = ErrorAnalysis(self.lab2cname) if analyse else None
+        analysis = ErrorAnalysis(self.lab2cname, image_reader(self.cfg)) if analyse else None
         if split != "val" or self.val_loader is None:
             split = "test"
         logger.info(f"Evaluate on the *{split}* set")

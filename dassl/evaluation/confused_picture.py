@@ -6,7 +6,7 @@ All lengths are inches.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from PIL import Image
 
 from dassl.utils.errors import UserError
-from dassl.utils.images import read_image
 
 DPI = 110
 LABELS, TILE, GAP, EDGE = 2.35, 1.12, 0.16, 0.3  # widths: text, image, between, around
@@ -79,7 +78,12 @@ class Sheet:
 
 
 def save_picture(
-    path: str, confusions: Sequence[Confusion], title: str, facts: str, tiles: int
+    path: str,
+    confusions: Sequence[Confusion],
+    title: str,
+    facts: str,
+    tiles: int,
+    read: Callable[[str], Image.Image],
 ) -> None:
     """Writes a PNG.
 
@@ -89,6 +93,7 @@ def save_picture(
         title: what was evaluated.
         facts: how much of it went wrong.
         tiles: places for images in a row.
+        read: path → RGB image, as the model saw it.
     """
     example_x = EDGE + LABELS + tiles * (TILE + GAP) + 2 * GAP
     sheet = Sheet(example_x + TILE + EDGE, HEAD + max(1, len(confusions)) * ROW + 0.1)
@@ -110,10 +115,9 @@ def save_picture(
         y = HEAD + i * ROW
         _labels(sheet, y, confusion)
         for k, tile in enumerate(confusion.images[:tiles]):
-            _image(sheet, EDGE + LABELS + k * (TILE + GAP), y, tile, WRONG)
-        _image(
-            sheet, example_x, y, confusion.example or Tile("", f"no {confusion.predicted}"), RIGHT
-        )
+            _image(sheet, EDGE + LABELS + k * (TILE + GAP), y, tile, WRONG, read)
+        example = confusion.example or Tile("", f"no {confusion.predicted}")
+        _image(sheet, example_x, y, example, RIGHT, read)
     sheet.figure.savefig(path, format="png")
 
 
@@ -136,10 +140,12 @@ def _labels(sheet: Sheet, y: float, confusion: Confusion) -> None:
     sheet.text(EDGE, y + 0.12, text, fontsize=8.5)
 
 
-def _image(sheet: Sheet, x: float, y: float, tile: Tile, color: str) -> None:
+def _image(
+    sheet: Sheet, x: float, y: float, tile: Tile, color: str, read: Callable[[str], Image.Image]
+) -> None:
     axes = sheet.axes(x, y, TILE, TILE)
     axes.spines[:].set(color=color, linewidth=1.5)
-    image = _thumbnail(tile.path)
+    image = _thumbnail(tile.path, read)
     if image is None:
         axes.set_facecolor("#f5f6f8")
         text = "cannot be read" if tile.path else "no image"
@@ -151,12 +157,12 @@ def _image(sheet: Sheet, x: float, y: float, tile: Tile, color: str) -> None:
     sheet.text(x + TILE / 2, y + TILE + 0.17, _shortened(tile.caption), color=color, **style)
 
 
-def _thumbnail(path: str) -> Image.Image | None:
+def _thumbnail(path: str, read: Callable[[str], Image.Image]) -> Image.Image | None:
     """Returns the whole image in a grey square, or None if there is none."""
     if not path:
         return None
     try:
-        image = read_image(path)
+        image = read(path)
     except UserError:
         return None
     side = max(image.size)

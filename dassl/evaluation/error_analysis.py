@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dassl.evaluation.confused_picture import Confusion, Tile, save_picture
 from dassl.utils.errors import ConfigError
 from dassl.utils.files import PathLike, write_atomically
+from dassl.utils.images import read_image
 from dassl.utils.logger import get_logger
 from dassl.utils.text import csv_cell
 
@@ -80,10 +82,16 @@ class ErrorAnalysis:
 
     Args:
         lab2cname: label → class name; a label without a name is called by its number.
+        reader: of the dataset (`image_reader`), path → RGB image; None: `read_image`.
     """
 
-    def __init__(self, lab2cname: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        lab2cname: Mapping[int, str] | None = None,
+        reader: Callable[[str], Image.Image] | None = None,
+    ) -> None:
         self._names = dict(lab2cname or {})
+        self._read = reader or read_image
         self._paths: list[str] = []
         self._batches: list[Predictions] = []
         self._n_cls = 0
@@ -131,7 +139,8 @@ class ErrorAnalysis:
             self._confusion(pair, counts, found, names) for pair in most_confused(counts, PAIRS)
         ]
         write_atomically(
-            folder / FILES[2], lambda part: save_picture(part, pairs, title, facts, TILES)
+            folder / FILES[2],
+            lambda part: save_picture(part, pairs, title, facts, TILES, self._read),
         )
         logger.info(f"Error analysis is saved to {', '.join(str(folder / name) for name in FILES)}")
 

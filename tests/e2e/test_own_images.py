@@ -128,3 +128,11 @@ def test_stored_features_of_another_background_are_not_taken(tmp_path, expected)
     white = zero_shot(root, tmp_path / "white")
     black = zero_shot(root, tmp_path / "black", "DATASET.BACKGROUND", "black")
     assert black == expected and white != expected
+
+
+def test_the_picture_of_errors_shows_what_the_model_saw(tmp_path):
+    root = tree(tmp_path / "data", drawn_in_alpha, WORDS.__getitem__)
+    opts = ("DATASET.BACKGROUND", "#00ff00", "TEST.ERROR_ANALYSIS", "True")
+    zero_shot(root, tmp_path / "out", *opts)
+    with Image.open(tmp_path / "out" / "confused.png") as image:
+        assert (0, 255, 0) in {colour for _, colour in image.convert("RGB").getcolors(2**24)}

@@ -146,6 +146,14 @@ def test_the_picture_shows_the_images(tmp_path: Path):
     assert (255, 255, 0) not in drawn, "class 2 is not confused with another"
 
 
+def test_the_picture_shows_images_as_the_data_set_reads_them(tmp_path: Path):
+    """Orientation, background and range of grey levels are the reader's affair."""
+    analysis = ErrorAnalysis(NAMES, lambda path: Image.new("RGB", (20, 30), path))
+    analysis.add(torch.eye(3)[[1, 1]], torch.tensor([0, 1]), {"impath": ["magenta", "cyan"]})
+    analysis.save(tmp_path, "")
+    assert {(255, 0, 255), (0, 255, 255)} <= colors(picture(tmp_path))
+
+
 def test_missing_images_and_odd_names_leave_a_gap(tmp_path: Path):
     scores, labels = draw(31, 7)
     paths = ["", str(tmp_path / "gone.jpg"), str(tmp_path)] * 11
