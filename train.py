@@ -139,6 +139,7 @@ def main(args: argparse.Namespace) -> float | None:
         trainer = build_trainer(cfg)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.dm.check_images(training=not args.eval_only)
         with folder.at_work(log, trainer):
             if args.eval_only:
                 return trainer.test()

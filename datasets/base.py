@@ -21,6 +21,7 @@ from dassl.utils.tools import without_garbage_collection
 from datasets.few_shot import describe_sample, few_shot_sample, sample_info, split_digest
 from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.readers.folder_index import image_names
+from datasets.readers.image_checks import ImageChecks, check_image, require_images
 from datasets.readers.image_tree import PassedOver, is_no_class
 from datasets.readers.split_files import (
     Split,
@@ -217,6 +218,12 @@ class BenchmarkDataset(DatasetBase):
         prefix = type(self).image_dir
         paths = paths_below(self.image_dir, items)
         return [f"{prefix}/{path}" for path in paths] if prefix else paths
+
+    def check_images(self, paths: list[str]) -> None:
+        """Looks at headers and ends of files, once: see `ImageChecks`."""
+        checks = ImageChecks(check_image, self.dataset_dir, "as the public code reads")
+        advice = f"Fetch the file anew, or unpack the dataset anew into {self.dataset_dir}."
+        require_images(checks, paths, advice, f"{type(self).__name__}: ")
 
     # --- split files ------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from datasets.base import BenchmarkDataset
 from datasets.readers.class_names import alike_in_prompts, class_names
 from datasets.readers.class_order import numbers_of, ordered_classes, with_plain_numbers
 from datasets.readers.copies import across_parts, describe_copies
+from datasets.readers.image_checks import ImageChecks
 from datasets.readers.image_tree import PassedOver
 from datasets.readers.own_csv import read_csv
 from datasets.readers.own_folders import read_folders
@@ -124,10 +125,14 @@ class Folder(BenchmarkDataset):
         }
         return split
 
+    def check_images(self, paths: list[str]) -> None:
+        """All were looked at when the folders or the CSV file were read."""
+
     def _parts(self, root: Path) -> tuple[Parts, PassedOver]:
+        checks = ImageChecks(self.reader.check, root, self.reader.identity)
         if self.csv_file is None:
-            return read_folders(str(root), self.reader.check)
-        parts = read_csv(self.csv_file, root, self.reader.check, self.settings.ENCODING)
+            return read_folders(str(root), checks)
+        parts = read_csv(self.csv_file, root, checks, self.settings.ENCODING)
         return with_plain_numbers(self.csv_file, parts), PassedOver()
 
 

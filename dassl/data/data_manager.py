@@ -91,6 +91,7 @@ class DataManager:
         custom_tfm_test: Any = None,
         dataset_wrapper: type | None = None,
     ) -> None:
+        self.cfg = cfg
         self.dataset = build_dataset(cfg)
         tfm_train = _transform(cfg, custom_tfm_train, is_train=True)
         tfm_test = _transform(cfg, custom_tfm_test, is_train=False)
@@ -115,6 +116,18 @@ class DataManager:
         self.lab2cname = self.dataset.lab2cname
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
+
+    def check_images(self, training: bool) -> None:
+        """Raises DataError if images that a run reads cannot be read, before it begins.
+
+        Args:
+            training: train, val and test are read; otherwise only the split of TEST.SPLIT.
+        """
+        parts = ("train_x", "train_u", "val", "test")
+        if not training:
+            parts = ("val",) if self.cfg.TEST.SPLIT == "val" and self.dataset.val else ("test",)
+        items = (item for part in parts for item in getattr(self.dataset, part) or ())
+        self.dataset.check_images(list(dict.fromkeys(item.impath for item in items)))
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Prints a table of what was loaded."""

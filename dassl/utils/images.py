@@ -30,8 +30,16 @@ _KINDS = (
 )
 # Pillow raises all of these for damaged files, depending on the format.
 _DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(SyntaxError, TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError),
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
+    *(
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ),
 )
 
 

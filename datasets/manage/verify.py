@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 from dassl.config import get_cfg_default
@@ -17,10 +18,9 @@ from dassl.utils.logger import quiet
 from datasets.base import BenchmarkDataset
 from datasets.few_shot import draw_sample, sample_info
 from datasets.manage.catalog import Entry
-from datasets.manage.image_checks import decoding_problems
 from datasets.manage.overview import place_of
 from datasets.readers.copies import across_parts, describe_copies
-from datasets.readers.image_tree import first_of
+from datasets.readers.image_checks import ImageChecks, require_images
 from datasets.readers.split_files import PARTS, Split, read_split_file
 from datasets.resources import SPLITS
 
@@ -314,15 +314,19 @@ def _extra_folders(entry: Entry, folders: dict[str, dict[str, int]]) -> list[str
     ]
 
 
+def require_decoding(paths: list[str], read: Callable[[str], Any], advice: str) -> None:
+    """Raises Fault with the images that `read` cannot read."""
+    try:
+        require_images(ImageChecks(read, what="decoding"), paths, advice)
+    except DataError as error:
+        raise Fault(str(error)) from None
+
+
 def _check_images(items: list[Datum], full: bool, dataset: BenchmarkDataset) -> str:
     step = 1 if full else max(1, len(items) // SAMPLE)
     paths = [item.impath for item in items][::step]
-
-    if problems := decoding_problems(paths, read_image):
-        raise Fault(
-            f"{first_of(problems)}. Fetch the file anew, or unpack the dataset anew into "
-            f"{dataset.dataset_dir}."
-        )
+    advice = f"Fetch the file anew, or unpack the dataset anew into {dataset.dataset_dir}."
+    require_decoding(paths, read_image, advice)
     hint = "" if step == 1 else " (a sample; --full: all)"
     return f"{len(paths):,} of {len(items):,} decoded{hint}"
 

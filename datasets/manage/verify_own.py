@@ -9,10 +9,8 @@ import datasets
 from dassl.config import get_cfg_default
 from dassl.utils import DataError, MissingFileError
 from datasets.folder import Folder
-from datasets.manage.image_checks import decoding_problems
-from datasets.manage.verify import Absent, Fault, Finding, parts_of
+from datasets.manage.verify import Absent, Fault, Finding, parts_of, require_decoding
 from datasets.readers.copies import across_parts, describe_copies
-from datasets.readers.image_tree import first_of
 
 
 def verify_own_steps(root: Path, settings: Sequence[str] = ()) -> Iterator[Finding]:
@@ -44,8 +42,7 @@ def verify_own_steps(root: Path, settings: Sequence[str] = ()) -> Iterator[Findi
     names = dataset.classnames
     yield "classes", f"{dataset.num_classes}, from {names[0]} to {names[-1]}"
     paths = list(dict.fromkeys(item.impath for items in parts.values() for item in items))
-    if problems := decoding_problems(paths, dataset.reader):
-        raise Fault(f"{first_of(problems)}. Fetch it anew, or take it out.")
+    require_decoding(paths, dataset.reader, "Fetch it anew, or take it out.")
     yield "images", f"all {len(paths):,} decoded"
     if copies := across_parts(parts):
         raise Fault(f"{describe_copies(copies, at_most=10)}. Keep one of each.")

@@ -14,7 +14,8 @@ from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
 from datasets.readers.derived_files import derived_paths, save_derived
-from datasets.readers.image_tree import PassedOver, check_header, is_image, is_no_class
+from datasets.readers.image_checks import check_header
+from datasets.readers.image_tree import PassedOver, is_image, is_no_class
 
 logger = get_logger(__name__)
 

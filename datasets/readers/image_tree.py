@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from tqdm import tqdm
-
-from dassl.utils import DataError, UserError, open_image
+from dassl.utils import DataError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
+from datasets.readers.image_checks import Check, ImageChecks, first_of, problem_of
 
 logger = get_logger(__name__)
 
@@ -33,10 +31,8 @@ SYSTEM_FOLDERS = (  # of file systems, network drives and archivers, in small le
 )
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 OWN_FOLDERS = ("split_fewshot",)  # few-shot samples are kept there
-CHUNK, THREADS = 64, 8  # files that a thread looks at in one go
 
 Id = tuple[int, int]  # what two paths to one file, or folder, have in common
-Check = Callable[[str], None]  # raises UserError if a file cannot be read as an image
 
 
 @dataclass
@@ -81,13 +77,13 @@ class ImageTree:
 
     Args:
         root: where to start.
-        check: of a file that may be an image.
+        checks: of the files that may be images.
 
     Raises:
         DataError: a folder cannot be read, or a name is no text.
     """
 
-    def __init__(self, root: str, check: Check) -> None:
+    def __init__(self, root: str, checks: ImageChecks) -> None:
         self.root = root
         self.passed = PassedOver()
         self._noted: set[Id] = set()
@@ -95,7 +91,7 @@ class ImageTree:
         self._listings: dict[Id, Listing] = {}
         places = self._walk(root)
         files = [os.path.join(path, name) for path, found in places for name in found.images]
-        problems = iter(check_images(files, check))
+        problems = iter(checks.problems(files))
         for _, listing in places:
             _sort_out(listing, problems)
 
@@ -234,7 +230,7 @@ def is_image(entry: os.DirEntry, check: Check) -> bool:
     name = entry.name.lower()
     if name.startswith(".") or name in SYSTEM_FILES or not entry.is_file():
         return False
-    return name.endswith(EXTENSIONS) or not _problem(entry.path, check)
+    return name.endswith(EXTENSIONS) or not problem_of(entry.path, check)
 
 
 def is_run(path: str) -> bool:
@@ -249,45 +245,6 @@ def is_run(path: str) -> bool:
             return b"** Arguments **" in file.read(512)
     except OSError:
         return False
-
-
-def check_header(path: str) -> None:
-    """Raises UserError unless the header of a file is that of an image."""
-    with open_image(path):
-        pass
-
-
-def check_images(paths: list[str], check: Check) -> list[str]:
-    """Returns why each file cannot be read as an image; "" if it can.
-
-    Chunks, not files, go to the threads: looking at a header takes less time than handing it over.
-    """
-
-    def problems(chunk: list[str]) -> list[str]:
-        return [_problem(path, check) for path in chunk]
-
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    bar = tqdm(total=len(paths), desc="looking at images", leave=False, disable=None, delay=1)
-    found: list[str] = []
-    with ThreadPoolExecutor(THREADS) as pool, bar:
-        for some in pool.map(problems, chunks):
-            found += some
-            bar.update(len(some))
-    return found
-
-
-def first_of(problems: Sequence[str]) -> str:
-    """Returns the first problem, and how many more there are, without a period."""
-    more = f" ({len(problems) - 1:,} more like it)" if len(problems) > 1 else ""
-    return problems[0].rstrip(".") + more
-
-
-def _problem(path: str, check: Check) -> str:
-    try:
-        check(path)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _sort_out(listing: Listing, problems: Iterator[str]) -> None:

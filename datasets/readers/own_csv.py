@@ -12,7 +12,8 @@ from pathlib import Path
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
-from datasets.readers.image_tree import Check, check_images, first_of, require_text
+from datasets.readers.image_checks import ImageChecks, require_images
+from datasets.readers.image_tree import require_text
 from datasets.readers.parts import NAMES, UNSPLIT, Parts, file_key, part_of
 from datasets.readers.text_files import home_expanded, read_text
 
@@ -27,7 +28,7 @@ COLUMNS = {  # what a column may be called; the first name wins where several ar
 }
 
 
-def read_csv(file: Path, root: Path, check: Check, encoding: str = "") -> Parts:
+def read_csv(file: Path, root: Path, checks: ImageChecks, encoding: str = "") -> Parts:
     """Lists the images of each part that the file names; paths in it start from `root`.
 
     Raises:
@@ -53,7 +54,8 @@ def read_csv(file: Path, root: Path, check: Check, encoding: str = "") -> Parts:
         label = unicodedata.normalize("NFC", row["label"])
         parts.setdefault(_part(file, line, row), []).append((path, label))
     _require_good(file, root, missing, twice, len(seen))
-    _require_images(file, parts, check)
+    paths = [path for rows in parts.values() for path, _ in rows]
+    require_images(checks, paths, "Fetch it anew, or take the line out.", f"{file}: ")
     absent = [part for part in ("train", "test") if part not in parts]
     if parts and UNSPLIT not in parts and absent:
         raise DataError(
@@ -76,13 +78,6 @@ def _require_good(
             f"{file} names images more than once ({len(twice):,}): {listed(twice)}. Keep one line "
             "an image, in one part: a test on training images says nothing."
         )
-
-
-def _require_images(file: Path, parts: Parts, check: Check) -> None:
-    paths = [path for rows in parts.values() for path, _ in rows]
-    problems = [problem for problem in check_images(paths, check) if problem]
-    if problems:
-        raise DataError(f"{file}: {first_of(problems)}. Fetch it anew, or take the line out.")
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:

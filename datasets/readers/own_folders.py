@@ -8,7 +8,8 @@ import unicodedata
 from dassl.utils import DataError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
-from datasets.readers.image_tree import Check, ImageTree, PassedOver
+from datasets.readers.image_checks import ImageChecks
+from datasets.readers.image_tree import ImageTree, PassedOver
 from datasets.readers.parts import UNSPLIT, Parts, Row, part_of
 
 logger = get_logger(__name__)
@@ -18,17 +19,17 @@ LIST_THEM = "list the images in a file with the columns path,label,split (DATASE
 MAX_DEPTH = 4  # folders that hold nothing but the next one
 
 
-def read_folders(root: str, check: Check) -> tuple[Parts, PassedOver]:
+def read_folders(root: str, checks: ImageChecks) -> tuple[Parts, PassedOver]:
     """Lists the images of each part; {UNSPLIT: ...} if there are no train and test folders.
 
     Args:
         root: holds class folders, or parts that do, or one folder that holds either.
-        check: raises UserError for a file that cannot be read as an image.
+        checks: of the files that may be images.
 
     Raises:
         DataError: the layout is none that we know, or may be meant in two ways.
     """
-    tree = ImageTree(root, check)
+    tree = ImageTree(root, checks)
     place = _inside(tree, root)
     if place != root:
         logger.warning(f"Note: the images are read from {place}, the only folder with images")

@@ -1,17 +1,19 @@
 """What an image of one's own shows: any of Pillow's modes as RGB, with its true range.
 
 The benchmarks keep the public preprocessing, `image.convert("RGB")` of the stored pixels. It clips
-grey levels above 255, forgets the orientation that a phone writes down, and lays bare what lies
-under transparent pixels; nobody means that of their own images.
+grey levels above 255, forgets the orientation that a phone writes down, takes the colours of any
+profile for sRGB, and lays bare what lies under transparent pixels; nobody means that of their own
+images.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps
 
 from dassl.utils import DataError, open_image
+from datasets.readers.image_checks import ends_in_zeros, ends_well
 
 TGA_ENDINGS = (".tga", ".icb", ".vda", ".vst")  # TGA has no signature: its ending must tell
 DEEP_GREY = ("I", "F")  # and I;16, I;16B, ...: modes with more than 256 levels
+UNUSED_ALPHA = ("BMP", "DIB", "TGA")  # many programs leave zeros there
 
 SUBFILE, BITS, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 254, 258, 262, 274, 339  # TIFF's tags
 LOWEST, HIGHEST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; and the maxima
 THUMBNAIL, WHITE_IS_ZERO, SIGNED = 1, 0, 2
+ROUNDING = 2  # levels by which profiles of sRGB differ
 
 
 @dataclass(frozen=True)
@@ -80,13 +85,18 @@ class PictureReader:
             DataError: it cannot be read, or it does not say what its values mean.
         """
         with opened(path) as image:
+            self._require_known_colours(image)
+            _scale_clear_colour(image)
             image.load()
             return self._shown(image)
 
     def check(self, path: str) -> None:
         """Raises as a call does, but looks at no more of the file than it must."""
         with opened(path) as image:
-            whole = _ends_well(path, image)
+            self._require_known_colours(image)
+            whole = ends_well(path, image)
+            if not whole and image.format in ("JPEG", "MPO") and ends_in_zeros(path):
+                raise ValueError("its end is zeros, as after a broken copy")
             if image.mode[0] in DEEP_GREY:
                 whole = whole and self._limits(image) is not None
         if not whole:
@@ -94,6 +104,8 @@ class PictureReader:
 
     def _shown(self, image: Image.Image) -> Image.Image:
         orientation = _orientation(image)  # before a conversion forgets it
+        if image.format in UNUSED_ALPHA and image.mode == "RGBA":
+            image = image if any(image.getextrema()[3]) else image.convert("RGB")
         if image.mode[0] in DEEP_GREY:
             shown = self._grey(image)
         elif image.mode == "LAB":
@@ -103,16 +115,29 @@ class PictureReader:
         elif image.has_transparency_data:
             shown = self._laid_down(image)
         else:
-            shown = image.convert("RGB")
+            shown = _in_srgb(image)
         if orientation in range(2, 9):
             shown.getexif()[ORIENTATION] = orientation
             shown = ImageOps.exif_transpose(shown)
         return shown
 
     def _laid_down(self, image: Image.Image) -> Image.Image:
-        image = image.convert("RGBA")
+        alpha = image.convert("RGBA").getchannel("A")
+        grey = image.mode in ("L", "LA")
+        top = _in_srgb(image.convert("RGBA").convert("L" if grey else "RGB"))
+        top.putalpha(alpha)
         ground = Image.new("RGBA", image.size, ImageColor.getrgb(self.background))
-        return Image.alpha_composite(ground, image).convert("RGB")
+        return Image.alpha_composite(ground, top).convert("RGB")
+
+    def _require_known_colours(self, image: Image.Image) -> None:
+        if image.mode == "P" and image.palette is None:
+            raise ValueError("its pixels are numbers of a palette, and there is no palette")
+        # Pillow keeps 8 of the 16 bits.
+        if self.value_range and image.mode[0] not in DEEP_GREY and ";16" in _raw_mode(image):
+            raise ValueError(
+                f"it has colours of 16 bits, to which DATASET.VALUE_RANGE {self.value_range} "
+                "cannot be applied; convert it to 8 bits, or to grey levels"
+            )
 
     def _grey(self, image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.float64)
@@ -178,26 +203,56 @@ def _check_tiff(image: Image.Image) -> None:
         raise ValueError("its values are signed, and Pillow reads them as unsigned; convert it")
 
 
-def _ends_well(path: str, image: Image.Image) -> bool:
-    """Whether a file that is usually cut short by a broken copy ends as its format does."""
-    mark = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(image.format or "")
-    if mark is None:
-        return True
-    with open(path, "rb") as file:  # noqa: PTH123
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
-        end = file.read()
-        if mark == b"\xff\xd9" and not end.strip(b"\0"):  # libjpeg takes zeros for pixels
-            file.seek(0)
-            if not file.read().rstrip(b"\0").endswith(mark):
-                raise ValueError("its end is zeros, as after a broken copy")
-    return mark in end
-
-
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ORIENTATION)
     except Exception:  # text that is no EXIF, in an image that is whole: viewers pass over it
         return None
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Returns how the pixels are stored in the file, such as "L;4"; "" once they are loaded."""
+    args = image.tile[0][3] if image.tile else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _scale_clear_colour(image: Image.Image) -> None:
+    """PNG states the clear colour in the depth of the file; Pillow scales the pixels alone."""
+    clear, raw = image.info.get("transparency"), _raw_mode(image)
+    if image.format != "PNG" or not isinstance(clear, int | tuple) or image.mode in ("1", "P"):
+        return
+    if raw == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    elif raw in ("L;2", "L;4"):
+        image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[raw]
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Returns an image without transparency as RGB; the colours are those of its profile."""
+    if image.mode not in ("L", "CMYK"):
+        image = image.convert("RGB")
+    transform = _to_srgb(image.info.get("icc_profile"), image.mode)
+    return image.convert("RGB") if transform is None else ImageCms.applyTransform(image, transform)
+
+
+@lru_cache(maxsize=32)
+def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Returns what converts colours to sRGB; None where they are sRGB's already.
+
+    A damaged profile, or one of another mode, counts as none, as in all viewers.
+    """
+    if not profile:
+        return None
+    try:
+        given, srgb = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(given, srgb, mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    levels = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1)  # (6, 6, 6, 3)
+    colours = Image.fromarray(levels.reshape(36, 6, 3)).convert(mode)
+    shown = np.asarray(ImageCms.applyTransform(colours, transform)).astype(int)
+    same = np.abs(shown - np.asarray(colours.convert("RGB"))).max() <= ROUNDING
+    return None if same and mode != "CMYK" else transform
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

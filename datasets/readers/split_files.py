@@ -17,7 +17,8 @@ from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, listed
 from datasets.readers.class_order import LARGEST, first_gaps, number
-from datasets.readers.image_tree import EXTENSIONS, check_header, is_no_class
+from datasets.readers.image_checks import check_header
+from datasets.readers.image_tree import EXTENSIONS, is_no_class
 
 Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
 PARTS = ("train", "val", "test")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
+from datasets.readers.image_checks import ImageChecks
 from datasets.readers.image_tree import ImageTree
 from datasets.readers.pictures import PictureReader
 from tests.datasets.helpers_folder import (
@@ -93,7 +94,9 @@ def test_which_files_are_images(tmp_path):
         (tmp_path / "crow" / name).write_text("not an image")
     (tmp_path / ".git").mkdir()
     (tmp_path / "README.md").write_text("hello")
-    found = ImageTree(str(tmp_path), PictureReader().check).below(str(tmp_path / "crow"))
+    found = ImageTree(str(tmp_path), ImageChecks(PictureReader().check)).below(
+        str(tmp_path / "crow")
+    )
     names = [Path(p).relative_to(tmp_path / "crow").as_posix() for p in found]
     assert names == [
         *("00.jpg", "01.jpg", "02.jpg", "a.JPEG", "b.png", "c.BMP", "d.webp", "e.gif", "f.tif"),

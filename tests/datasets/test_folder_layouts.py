@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dassl.utils import DataError
-from datasets.readers.image_tree import check_images
+from datasets.readers.image_checks import ImageChecks
 from datasets.readers.pictures import PictureReader
 from tests.datasets.helpers_folder import (
     BIRDS,
@@ -289,7 +289,7 @@ def test_a_name_that_is_no_text(tmp_path):
 def test_ten_thousand_headers_are_quick(tmp_path):
     draw(tmp_path / "a.jpg")
     start = time.monotonic()
-    problems = check_images([str(tmp_path / "a.jpg")] * 10_000, PictureReader().check)
+    problems = ImageChecks(PictureReader().check).problems([str(tmp_path / "a.jpg")] * 10_000)
     assert problems == [""] * 10_000
     assert time.monotonic() - start < 15
 

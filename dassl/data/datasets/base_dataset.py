@@ -99,6 +99,13 @@ class DatasetBase:
         """
         return None
 
+    def check_images(self, paths: list[str]) -> None:
+        """Raises DataError if images cannot be read; quick, as it comes before each run.
+
+        Args:
+            paths: of the images that the run reads.
+        """
+
     @property
     def train_x(self) -> list[Datum] | None:
         return self._train_x

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dassl.utils import DataError, MissingFileError, UserError
+from datasets.readers.image_checks import ImageChecks
 from datasets.readers.own_csv import read_csv
 from datasets.readers.pictures import PictureReader
 from tests.datasets.helpers_folder import csv_rows, draw, load, make_root, paths, sizes, write_csv
 
-check = PictureReader().check
+checks = ImageChecks(PictureReader().check)
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_any_bytes(fixed_root, content):
     file = fixed_root / "any.csv"
     file.write_bytes(content)
     with contextlib.suppress(UserError):
-        read_csv(file, fixed_root, check)
+        read_csv(file, fixed_root, checks)
 
 
 @settings(max_examples=300, deadline=2000)
@@ -205,7 +206,7 @@ def test_valid_files_with_a_few_changes(fixed_root, data):
     file = fixed_root / "changed.csv"
     file.write_bytes(content)
     with contextlib.suppress(UserError):
-        parts = read_csv(file, fixed_root, check)
+        parts = read_csv(file, fixed_root, checks)
         found = [path for rows in parts.values() for path, _ in rows]
         assert len(found) == len(set(found))
         assert all(path.startswith(str(fixed_root)) for path in found)
