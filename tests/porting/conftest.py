@@ -28,20 +28,19 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Imports files of `tests/porting/files`, and texts, as if they lay in trainers/.
+    """Copies `tests/porting/files`, somebody's repository, and imports one as if from trainers/.
 
-    The function takes a trainer's file name and, as keywords, texts of files beside it.
+    The function takes the name of the trainer's file and, as keywords, texts of other files.
     """
     tables = (trainers.modules, TRAINER_REGISTRY._obj_map, TRAINER_REGISTRY._rivals, sys.modules)
     lists = (trainers.__path__, sys.path)
     before = [table.copy() for table in tables], [list(places) for places in lists]
 
     def put(name: str, **beside: str) -> Path:
+        shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
         for other, text in beside.items():
             (tmp_path / f"{other}.py").write_text(text, encoding="utf-8")
         path = tmp_path / f"{name}.py"
-        if name not in beside:
-            shutil.copy(FILES / path.name, path)
         trainers.import_file(path)
         return path
 

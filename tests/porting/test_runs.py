@@ -1,0 +1,58 @@
+"""Whole runs of somebody else's trainers: base classes trained, new classes tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import load_checkpoint
+from tests.porting.conftest import FEW, record
+from tests.runs import run
+
+TRAINERS = {  # file, class → folder of its checkpoints, what it learns
+    ("mini_head", "MiniHead"): ("head", {"1.weight", "1.bias"}),
+    ("mini_coop", "MiniCoOp"): ("prompt_learner", {"ctx"}),
+    ("mini_towers", "MiniVPT"): (
+        "VLPromptLearner",
+        {"image_encoder.VPT", "image_encoder.transformer.resblocks.1.VPT_shallow"},
+    ),
+    ("mini_towers", "MiniIVLP"): (
+        "VLPromptLearner",
+        {
+            *("prompt_learner.ctx", "text_encoder.transformer.resblocks.1.VPT_shallow"),
+            *("image_encoder.VPT", "image_encoder.transformer.resblocks.1.VPT_shallow"),
+        },
+    ),
+    ("mini_maple", "MiniMaPLe"): (
+        "MultiModalPromptLearner",
+        {
+            *("prompt_learner.ctx", "prompt_learner.deep_text.0"),
+            *(f"prompt_learner.couplings.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "name"), TRAINERS, ids=[name for _, name in TRAINERS])
+def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str):
+    foreign(file)
+    common = {"trainer": name, "dataset": "digits", "recipe": "tiny"}
+    out, again = tmp_path / "base", tmp_path / "new"
+    opts = (*FEW, "OPTIM.LR", "0.5", "TRAIN.CHECKPOINT_FREQ", "1", "OPTIM.WARMUP_EPOCH", "-1")
+    run(digits, out, *opts, epoch=2, **common)
+    folder, learned = TRAINERS[file, name]
+    first, second = (
+        load_checkpoint(str(out / folder / f"model.pth.tar-{epoch}"))["state_dict"]
+        for epoch in (1, 2)
+    )
+    changed = {key for key in first if not torch.equal(first[key], second[key])}
+    assert changed == learned
+    run(digits, again, *FEW, eval_only=True, model_dir=str(out), load_epoch=2,
+        **{**common, "subsample_classes": "new"})  # fmt: skip
+    base, new = record(out), record(again)
+    assert (base["classes"], new["classes"]) == ("base", "new")
+    assert base["trainer"] == new["trainer"] == name and new["total"] > 0
+    assert TRAINER_REGISTRY.get(name).__module__ == f"trainers.{file}"
