@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,17 @@ from datasets.eurosat import CLASSNAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("INPUT.SIZE", "(32, 32)", "DATALOADER.NUM_WORKERS", "0", "DATALOADER.TEST.BATCH_SIZE", "6")
+
+
+def ours(paths: Iterable[Path], root: Path = ROOT) -> list[Path]:
+    """Returns those of the paths that git knows of: somebody else's files may lie beside them.
+
+    Without git, all are ours.
+    """
+    command = ["git", "-C", str(root), "ls-files", "-z", "--others"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    others = {root / name for name in found.stdout.split("\0") if name}
+    return sorted(path for path in paths if path not in others)
 
 
 def make_eurosat(root: Path, per_class: int = 10) -> Path:

@@ -8,9 +8,9 @@ import datasets
 import trainers
 from dassl.config import get_cfg_default
 from dassl.engine import config_problems
+from tests.runs import ROOT, ours
 
-ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = ours((ROOT / "configs").rglob("*.yaml"))
 UPSTREAM_COOP = (  # file → backbone, epochs, words to start from
     ("rn50", "RN50", 200, ""),
     ("rn50_ep50", "RN50", 50, ""),

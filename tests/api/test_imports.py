@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.runs import ROOT, ours
+
 LAYER = {
     "utils": 0,
     "config": 0,
@@ -56,7 +57,7 @@ def imported(path: Path) -> set[str]:
 
 
 def source_files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+    return ours((ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

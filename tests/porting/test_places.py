@@ -1,0 +1,76 @@
+"""Somebody else's files in a clone: in place of ours, beside ours, and a folder clip/."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.porting.conftest import FEW, FILES, python
+from tests.porting.test_settings import TRAIN
+from tests.runs import ROOT, ours
+
+SETTINGS = """
+from argparse import Namespace
+import train, trainers
+
+assert {"coop", "cocoop", "zsclip"} <= trainers.modules.keys(), trainers.failed_imports
+digits = "configs/datasets/digits.yaml"
+opts = ["MODEL.BACKBONE.NAME", "tiny"]
+def cfg(name):
+    return train.setup_cfg(Namespace(trainer=name, dataset_config_file=digits, opts=opts))
+print(cfg("CoOp").TRAINER.COOP.CLASS_TOKEN_POSITION, cfg("CoOp").OPTIM.LR, cfg("CoOp").DEVICE)
+print(cfg("CoCoOp").OPTIM.LR, "DEVICE" in cfg("CoCoOp"), "MINI" in cfg("CoCoOp").TRAINER)
+"""
+
+
+@pytest.mark.slow
+def test_a_file_in_place_of_ours(clone: Path):
+    """It has our keys, and those of the train.py beside it; the other methods are as ever."""
+    text = (FILES / "mini_head.py").read_text("utf-8")
+    (clone / "trainers/coop.py").write_text(text.replace("MiniHead", "CoOp"))
+    (clone / "trainers/train.py").write_text(TRAIN)
+    done = python(clone, "-c", SETTINGS)
+    assert done.returncode == 0, done.stderr
+    of_theirs, of_ours = done.stdout.splitlines()[-2:]
+    assert of_theirs == "end 0.125 cpu"
+    assert of_ours == "0.0003 False False"
+
+
+@pytest.mark.slow
+def test_a_clip_folder_in_the_root(clone: Path, digits: Path, tmp_path: Path):
+    """Their files get theirs, and our methods need it not."""
+    (clone / "clip").mkdir()
+    (clone / "clip/__init__.py").write_text("from .clip import MARK\n")
+    (clone / "clip/clip.py").write_text("MARK = 'theirs'\n")
+    shutil.copy(FILES / "mini_head.py", clone / "trainers/mini_head.py")
+    with (clone / "trainers/mini_head.py").open("a") as file:
+        file.write("\n\nfrom clip import clip\nassert clip.MARK == 'theirs'\n")
+    args = [
+        "train.py",
+        "--root",
+        str(digits),
+        "--dataset-config-file",
+        "configs/datasets/digits.yaml",
+    ]
+    args += ["--config-file", "configs/trainers/tiny.yaml", "--epoch", "1"]
+    for trainer in ("MiniHead", "CoOp"):
+        out = ["--output-dir", str(tmp_path / trainer), "--trainer", trainer]
+        done = python(clone, *args, *out, *FEW)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / trainer / "results.jsonl").exists()
+
+
+def test_files_that_are_not_ours_are_left_out_of_tests_of_ours(tmp_path: Path):
+    for name in ("mine.py", "theirs.py"):
+        (tmp_path / name).touch()
+    assert len(ours(tmp_path.glob("*.py"), tmp_path)) == 2, "without git, all are ours"
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "add", "mine.py"], check=True)
+    assert ours(tmp_path.glob("*.py"), tmp_path) == [tmp_path / "mine.py"]
+
+
+def test_our_files_are_found():
+    assert ROOT / "trainers/coop.py" in ours((ROOT / "trainers").glob("*.py"))
