@@ -18,6 +18,7 @@ from types import ModuleType
 from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
+from dassl.config import note_methods
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
 from dassl.utils import UserError
 from dassl.utils.plugins import (
@@ -59,6 +60,7 @@ def extend_cfg(cfg: CfgNode, trainer: str = "") -> None:
     for name, settings in PUBLIC_SETTINGS.items():
         if name not in cfg.TRAINER:
             cfg.TRAINER[name] = CN(settings)
+    note_methods(cfg)
     for extend in _own_settings(trainer):
         extend(cfg)
 

@@ -10,6 +10,8 @@ Shapes: B images, C classes, M context vectors, N visual prompts, D width, E emb
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -40,18 +42,23 @@ class DeepPrompts(nn.Module):
     """Vectors of blocks 2 to J of a tower, under the names that public checkpoints have.
 
     Args:
+        transformer: the tower's.
+        key: the setting that says J.
         depth: J.
         n: vectors a block.
-        width: D.
+
+    Raises:
+        ConfigError: the tower has fewer blocks.
     """
 
-    def __init__(self, depth: int, n: int, width: int) -> None:
+    def __init__(self, transformer: Any, key: str, depth: int, n: int) -> None:
         super().__init__()
+        check_depth(transformer, key, depth)
         self.transformer = nn.Module()
         self.transformer.resblocks = nn.ModuleDict()
         for i in range(1, depth):
             block = nn.Module()
-            block.VPT_shallow = random_vectors(n, width)
+            block.VPT_shallow = random_vectors(n, transformer.width)
             self.transformer.resblocks[str(i)] = block
 
     def deep(self) -> Tensor | None:
@@ -63,9 +70,9 @@ class DeepPrompts(nn.Module):
 class VisualPrompts(DeepPrompts):
     """Vectors behind the patches, and those of the deeper blocks."""
 
-    def __init__(self, depth: int, n: int, width: int) -> None:
-        super().__init__(depth, n, width)
-        self.VPT = random_vectors(n, width)
+    def __init__(self, transformer: Any, key: str, depth: int, n: int) -> None:
+        super().__init__(transformer, key, depth, n)
+        self.VPT = random_vectors(n, transformer.width)
 
     def encode(self, encoder: ImageEncoder, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) → image features (B, E) of length 1."""
@@ -90,14 +97,15 @@ class CustomCLIP(coop.CustomCLIP):
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
         super().__init__(cfg, classnames, clip_model)
-        settings = cfg.TRAINER[self.config_node]
+        settings, key = cfg.TRAINER[self.config_node], f"TRAINER.{self.config_node}.PROMPT_DEPTH"
         self.prompts = nn.ModuleDict({"prompt_learner": self.prompt_learner})
-        if settings.PROMPT_DEPTH_VISION:
-            width = patch_width(clip_model)
-            depth, n = settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION
-            self.prompts["image_encoder"] = VisualPrompts(depth, n, width)
-        n, width = self.prompt_learner.ctx.shape
-        self.prompts["text_encoder"] = DeepPrompts(settings.PROMPT_DEPTH_TEXT, n, width)
+        depth, n = settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION
+        if depth:
+            image_tower = visual_transformer(clip_model)
+            self.prompts["image_encoder"] = VisualPrompts(image_tower, f"{key}_VISION", depth, n)
+        depth, n = settings.PROMPT_DEPTH_TEXT, settings.N_CTX_TEXT
+        text_tower = clip_model.transformer
+        self.prompts["text_encoder"] = DeepPrompts(text_tower, f"{key}_TEXT", depth, n)
 
     def build_prompt_learner(
         self, cfg: CfgNode, classnames: list[str], clip_model: CLIP
@@ -119,14 +127,21 @@ class CustomCLIP(coop.CustomCLIP):
         return self.prompts["image_encoder"].encode(self.frozen_image_encoder, image)
 
 
-def patch_width(clip_model: CLIP) -> int:
-    """Returns the width of the image tower, D; raises ConfigError where it has no patches."""
-    if not hasattr(clip_model.visual, "class_embedding"):
+def visual_transformer(clip_model: CLIP) -> Any:
+    """Returns the image tower's transformer; raises ConfigError where there is none."""
+    if not hasattr(clip_model.visual, "transformer"):
         raise ConfigError(
             "visual prompts stand behind the patches of a vision transformer, and "
             f"{type(clip_model.visual).__name__} has none: choose a ViT for MODEL.BACKBONE.NAME"
         )
-    return clip_model.visual.class_embedding.shape[0]
+    return clip_model.visual.transformer
+
+
+def check_depth(transformer: Any, key: str, depth: int) -> None:
+    """Raises ConfigError if a tower has fewer blocks than the setting `key` says."""
+    n_blocks = len(transformer.resblocks)
+    if depth > n_blocks:
+        raise ConfigError(f"{key} is {depth}, but the tower has {n_blocks} blocks: set {n_blocks}.")
 
 
 class VLTrainer(PromptTrainer):

@@ -23,7 +23,14 @@ from encoders.tower import normalize
 from trainers import coop
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import BasePromptLearner
-from trainers.ivlp import VLTrainer, patch_width, random_vectors, too_few_words, too_small
+from trainers.ivlp import (
+    VLTrainer,
+    check_depth,
+    random_vectors,
+    too_few_words,
+    too_small,
+    visual_transformer,
+)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -44,10 +51,12 @@ class PromptLearner(BasePromptLearner):
     """
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
-        settings, visual_width = cfg.TRAINER.MAPLE, patch_width(clip_model)
+        settings, image_tower = cfg.TRAINER.MAPLE, visual_transformer(clip_model)
+        for tower in (clip_model.transformer, image_tower):
+            check_depth(tower, "TRAINER.MAPLE.PROMPT_DEPTH", settings.PROMPT_DEPTH)
         super().__init__(settings, classnames, clip_model, n_ctx=settings.N_CTX)
         n_ctx, width = self.ctx.shape
-        deeper = range(settings.PROMPT_DEPTH - 1)
+        visual_width, deeper = image_tower.width, range(settings.PROMPT_DEPTH - 1)
         self.proj = nn.Linear(width, visual_width)
         self.compound_prompts_text = nn.ParameterList(random_vectors(n_ctx, width) for _ in deeper)
         coupling = nn.Linear(width, visual_width)

@@ -18,7 +18,7 @@ from encoders.openai import CLIP
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import context_words, cosine_logits
-from trainers.ivlp import VisualPrompts, VLTrainer, patch_width, too_small
+from trainers.ivlp import VisualPrompts, VLTrainer, too_small, visual_transformer
 from trainers.zsclip import class_features, class_prompts
 
 
@@ -34,8 +34,9 @@ class PromptLearner(nn.ModuleDict):
     """The visual prompts, named as in public checkpoints, and what is said of the text side."""
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
-        settings, width = cfg.TRAINER.VPT, patch_width(clip_model)
-        prompts = VisualPrompts(settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION, width)
+        settings, tower = cfg.TRAINER.VPT, visual_transformer(clip_model)
+        key, depth = "TRAINER.VPT.PROMPT_DEPTH_VISION", settings.PROMPT_DEPTH_VISION
+        prompts = VisualPrompts(tower, key, depth, settings.N_CTX_VISION)
         super().__init__({"image_encoder": prompts})
         self.template = f"{context_words(settings.CTX_INIT)} {{}}.".lstrip()
         self.classnames = classnames

@@ -7,6 +7,8 @@ from dassl.config.node import (
     collect_problems,
     mark_not_determining,
     not_determining,
+    note_methods,
+    noted_methods,
 )
 
 __all__ = [
@@ -16,4 +18,6 @@ __all__ = [
     "get_cfg_default",
     "mark_not_determining",
     "not_determining",
+    "note_methods",
+    "noted_methods",
 ]

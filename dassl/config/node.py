@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,6 +183,21 @@ def mark_not_determining(cfg: CfgNode, *keys: str) -> None:
 def not_determining(cfg: CfgNode) -> tuple[str, ...]:
     """Returns the keys that `mark_not_determining` was called with."""
     return cfg.__dict__.get("_not_determining", ())
+
+
+def note_methods(cfg: CfgNode) -> None:
+    """Remembers the settings of all methods, TRAINER.*, as they are now: their defaults.
+
+    Of a run's identity, settings of other methods are a part only where they differ from these: a
+    method's file that comes or goes makes no other run a new one.
+    """
+    nodes = {name: node for name, node in cfg.TRAINER.items() if isinstance(node, CfgNode)}
+    cfg.__dict__["_methods"] = {name: copy.deepcopy(dict(node)) for name, node in nodes.items()}
+
+
+def noted_methods(cfg: CfgNode) -> dict[str, dict[str, Any]]:
+    """Returns {METHOD: {key: default}}, as `note_methods` found them."""
+    return cfg.__dict__.get("_methods", {})
 
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:

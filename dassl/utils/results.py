@@ -17,7 +17,7 @@ import torch
 import torchvision
 from yacs.config import CfgNode
 
-from dassl.config import get_cfg_default, not_determining
+from dassl.config import get_cfg_default, not_determining, noted_methods
 from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
 
@@ -92,13 +92,44 @@ def determining_settings(
     return tree
 
 
+def own_settings(
+    cfg: Mapping[str, Any],
+    but: Sequence[str] | None = None,
+    methods: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Returns the settings that determine a result, those of other methods left out.
+
+    A setting of another method counts if it is not at its default: a trainer may read it.
+
+    Args:
+        cfg, but: as `determining_settings` takes them.
+        methods: the defaults, see `note_methods`; None: those that `cfg` itself knows.
+    """
+    tree = determining_settings(cfg, but)
+    if methods is None:
+        methods = noted_methods(cfg) if isinstance(cfg, CfgNode) else {}
+    trainers = tree.get("TRAINER", {})
+    for name, defaults in methods.items():
+        if name == trainers.get("NAME", "").upper() or not isinstance(trainers.get(name), dict):
+            continue
+        defaults = json.loads(json.dumps(defaults))
+        trainers[name] = {
+            key: value
+            for key, value in trainers[name].items()
+            if key not in defaults or value != defaults[key]
+        }
+        if not trainers[name]:
+            del trainers[name]
+    return tree
+
+
 def config_digest(cfg: Mapping[str, Any], but: Sequence[str] | None = None) -> str:
-    """Returns SHA-256 over the settings that determine a result; equal digests may be averaged.
+    """Returns SHA-256 over a run's own settings; results of equal digests may be averaged.
 
     Args:
         cfg, but: as `determining_settings` takes them.
     """
-    settings = determining_settings(cfg, but)
+    settings = own_settings(cfg, but)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

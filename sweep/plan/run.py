@@ -27,9 +27,8 @@ from typing import Any
 import datasets
 import train
 import trainers
-from dassl.config import Config, get_cfg_default, not_determining
-from dassl.engine import TRAINER_REGISTRY
-from dassl.utils.results import determining_settings
+from dassl.config import Config, get_cfg_default, not_determining, noted_methods
+from dassl.utils.results import own_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 8  # of the digest, in folder names
@@ -159,23 +158,21 @@ def evaluation_of(trained: Run, **changes: Any) -> Run:
     return replace(trained, **{"source": trained, "epoch": trained.epoch_tested or 0, **changes})
 
 
-def own_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that determine a run's numbers, the seed and other trainers' left out.
+def settings_but_seed(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's own settings, the seed left out.
 
     Args:
         cfg: a configuration, or what was read from a run's `config.yaml`.
     """
-    tree = determining_settings(cfg, not_determining(_full_defaults()))
+    known = _full_defaults()
+    tree = own_settings(cfg, not_determining(known), noted_methods(known))
     tree.pop("SEED", None)
-    own = tree["TRAINER"]["NAME"].upper()
-    others = {name.upper() for name in TRAINER_REGISTRY.registered_names()} - {own}
-    tree["TRAINER"] = {k: v for k, v in tree["TRAINER"].items() if k not in others}
     return tree
 
 
 @cache
 def _settings(run: Run) -> dict[str, Any]:
-    return own_settings(train.setup_cfg(run.arguments(Path(), "")))
+    return settings_but_seed(train.setup_cfg(run.arguments(Path(), "")))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -193,7 +190,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _defaults(trainer: str) -> dict[str, Any]:
     cfg = _full_defaults().clone()
     cfg.TRAINER.NAME = trainer
-    return flat(own_settings(cfg))
+    return flat(settings_but_seed(cfg))
 
 
 @cache

@@ -26,7 +26,7 @@ from dassl.evaluation import error_analysis
 from dassl.utils import write_atomically, write_json
 from dassl.utils.locks import file_lock, is_locked
 from dassl.utils.text import visible
-from sweep.plan.run import Run, flat, own_settings
+from sweep.plan.run import Run, flat, settings_but_seed
 from sweep.work import checkpoints
 from sweep.work.basis import (
     Basis,
@@ -322,7 +322,7 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
     if config is None:
         return None
     try:
-        return flat(own_settings(config))
+        return flat(settings_but_seed(config))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DamagedFileError(folder / CONFIG, f"it lacks settings: {error!r}") from None
 

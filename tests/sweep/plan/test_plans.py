@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import train
 from dassl.utils import ConfigError, UnknownNameError
 from sweep.plan.recipes import PAPER_NAMES
 from sweep.plan.request import Request, dataset_names
-from sweep.plan.run import ROOT, Run, evaluation_of
+from sweep.plan.run import ROOT, Run, evaluation_of, settings_but_seed
 from sweep.plan.tables import TABLES
 
 OUT = Path("out")
@@ -105,10 +106,19 @@ def test_a_changed_setting_is_another_run_and_the_seed_is_not():
     assert tests[0].digest != evaluation_of(run, classes="new", epoch=3).digest
 
 
-def test_other_trainers_settings_are_no_part_of_a_run():
-    run = Run("CoOp", "digits", "CoOp/tiny", 16)
-    other = Run("CoOp", "digits", "CoOp/tiny", 16, opts=("TRAINER.COCOOP.N_CTX", "7"))
-    assert run.digest == other.digest
+def test_other_methods_settings_are_a_part_of_a_run_where_somebody_changed_them():
+    """A method's file that comes or goes changes no run; a trainer may read what another declares,
+    as other people's trainers read TRAINER.COOP."""
+    cfg = train.setup_cfg(Run("CoOp", "digits", "CoOp/tiny", 16).arguments(Path(), ""))
+    settings = settings_but_seed(cfg)
+    assert settings["TRAINER"].keys() == {"NAME", "COOP"}
+    del cfg.TRAINER["KGCOOP"]
+    assert settings_but_seed(cfg) == settings
+    digests = {
+        Run("CoOp", "digits", "CoOp/tiny", 16, opts=opts).digest
+        for opts in ((), ("TRAINER.COCOOP.N_CTX", "16"), ("TRAINER.COCOOP.N_CTX", "7"))
+    }
+    assert len(digests) == 2
 
 
 def test_runs_survive_json():

@@ -1,0 +1,329 @@
+"""The methods beside CoOp and CoCoOp: whole runs, their formulas, their checkpoints."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dassl.engine import config_problems
+from dassl.utils import CheckpointError, ConfigError, load_checkpoint, save_checkpoint
+from encoders.tokens import tokenize
+from tests.fast_paths.test_deep_prompts import plain_image, plain_text
+from tests.golden_recipes import assert_close, golden_clip, images, make_cfg
+from tests.runs import make_eurosat, run
+from trainers import ivlp, kgcoop, maple, prograd, promptsrc, vpt
+from trainers.imagenet_templates import IMAGENET_TEMPLATES
+from trainers.prograd import aligned
+from trainers.promptsrc import gaussian_weights
+
+NAMES = ["cat", "snow_leopard", "hand-held computer", "Herbaceous Vegetation Land"]
+SMALL = {  # depths that the embedded CLIP has
+    "KgCoOp": (),
+    "ProGrad": (),
+    "VPT": ("PROMPT_DEPTH_VISION", "3"),
+    "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
+    "MaPLe": ("PROMPT_DEPTH", "2"),
+    "PromptSRC": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2", "GPA_MEAN", "2.0"),
+}
+DEEP_BLOCKS = "transformer.resblocks.{}.VPT_shallow"
+CONTEXT = ("ctx", "token_prefix", "token_suffix")
+PUBLIC_NAMES = {  # folder, and what the state dict holds
+    "KgCoOp": ("prompt_learner", CONTEXT),
+    "ProGrad": ("prompt_learner", CONTEXT),
+    "VPT": (
+        "prompt_learner",
+        ("image_encoder.VPT", *(f"image_encoder.{DEEP_BLOCKS}".format(i) for i in (1, 2))),
+    ),
+    "IVLP": (
+        "VLPromptLearner",
+        (
+            *(f"prompt_learner.{name}" for name in CONTEXT),
+            *("image_encoder.VPT", f"text_encoder.{DEEP_BLOCKS}".format(1)),
+            *(f"image_encoder.{DEEP_BLOCKS}".format(i) for i in (1, 2)),
+        ),
+    ),
+    "MaPLe": (
+        "MultiModalPromptLearner",
+        tuple(
+            f"prompt_learner.{name}"
+            for name in (
+                *CONTEXT,
+                *("proj.weight", "proj.bias", "compound_prompts_text.0"),
+                "compound_prompt_projections.0.weight",
+                "compound_prompt_projections.0.bias",
+            )
+        ),
+    ),
+}
+PUBLIC_NAMES["PromptSRC"] = PUBLIC_NAMES["IVLP"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_eurosat(tmp_path_factory.mktemp("data"))
+
+
+def options(trainer: str, *more: str) -> list[str]:
+    pairs = [*SMALL[trainer], "CTX_INIT", "a photo of a", *more]
+    return [f"TRAINER.{trainer.upper()}.{x}" if i % 2 == 0 else x for i, x in enumerate(pairs)]
+
+
+def train(data: Path, out: Path, trainer: str, *opts: str, **flags: Any) -> float | None:
+    few = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "OPTIM.MAX_EPOCH", "3")
+    return run(data, out, *options(trainer), *few, *opts, trainer=trainer, **flags)
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trainer", SMALL)
+def test_train_base_test_new(trainer: str, data: Path, tmp_path: Path, capsys):
+    folder, names = PUBLIC_NAMES[trainer]
+    train(data, tmp_path / "base", trainer)
+    state = load_checkpoint(str(tmp_path / f"base/{folder}/model.pth.tar-3"))["state_dict"]
+    assert sorted(state) == sorted(names)
+    flags = {"eval_only": True, "model_dir": str(tmp_path / "base"), "load_epoch": 3}
+    assert train(data, tmp_path / "new", trainer, subsample_classes="new", **flags) is not None
+    assert "First prompts: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("trainer", [name for name in SMALL if "Learner" in PUBLIC_NAMES[name][0]])
+def test_public_checkpoints_hold_the_frozen_weights_too(trainer: str, data: Path, tmp_path: Path):
+    folder, _ = PUBLIC_NAMES[trainer]
+    train(data, tmp_path, trainer)
+    path = tmp_path / f"{folder}/model.pth.tar-3"
+    state = load_checkpoint(str(path))["state_dict"]
+    frozen = {
+        "image_encoder.conv1.weight": torch.ones(2),
+        "text_encoder.transformer.resblocks.1.ln_1.weight": torch.ones(2),
+        "prompt_learner.ZS_image_encoder.proj": torch.ones(2),
+        "logit_scale": torch.ones(()),
+    }
+    flags = {"eval_only": True, "model_dir": str(tmp_path / "public"), "load_epoch": 3}
+    public = {"epoch": 3, "optimizer": None, "scheduler": None, "val_result": None}
+    place = str(tmp_path / "public" / folder)
+    save_checkpoint({**public, "state_dict": {**state, **frozen}}, place)
+    train(data, tmp_path / "eval", trainer, **flags)
+    deeper = {f"text_encoder.{DEEP_BLOCKS}".format(7): torch.ones(2, 64)}
+    save_checkpoint({**public, "state_dict": {**state, **deeper}}, place)
+    with pytest.raises(CheckpointError, match=r"resblocks\.7\.VPT_shallow"):
+        train(data, tmp_path / "deeper", trainer, **flags)
+
+
+def test_resumed_prompts_are_those_of_one_go(data: Path, tmp_path: Path):
+    """PromptSRC carries the weighted sum of all epochs' prompts with it."""
+    name = "VLPromptLearner/model.pth.tar-3"
+    train(data, tmp_path / "whole", "PromptSRC", "TRAIN.CHECKPOINT_FREQ", "1")
+    whole = load_checkpoint(str(tmp_path / "whole" / name))["state_dict"]
+    for path in (tmp_path / "whole/VLPromptLearner").glob("model.pth.tar-[23]"):
+        path.unlink()
+    (tmp_path / "whole/results.jsonl").unlink()
+    train(data, tmp_path / "whole", "PromptSRC", resume=str(tmp_path / "whole"))
+    resumed = load_checkpoint(str(tmp_path / "whole" / name))["state_dict"]
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+# --- formulas, each against CLIP's own blocks on 77 positions -------------------------------------
+
+
+def model_of(module: Any, node: str, *args: Any, **settings: Any) -> Any:
+    pairs = {"CTX_INIT": "a photo of a", **settings}
+    opts = {f"TRAINER.{node}.{key}": value for key, value in pairs.items()}
+    torch.manual_seed(0)
+    return module.CustomCLIP(make_cfg("vit_a", opts), NAMES, golden_clip("vit_a"), *args)
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def plain_classes(model: Any, deep: Tensor | None) -> Tensor:
+    learner = model.prompt_learner
+    prompts = [learner.sequence(c) for c in range(len(NAMES))]
+    return unit(plain_text(golden_clip("vit_a"), learner.ctx, prompts, deep))
+
+
+def image_batch() -> tuple[Tensor, Tensor]:
+    return images(3, 32, 5), torch.tensor([1, 0, 3])
+
+
+def assert_same_training(model: Any, loss: Tensor, expected: Tensor) -> None:
+    """The loss, and the gradients of all that is learned."""
+    assert_close(loss, expected, 2e-5, "loss")
+    learned = dict(model.learned.named_parameters())
+    for name, own, plain in zip(
+        learned,
+        torch.autograd.grad(loss, learned.values()),
+        torch.autograd.grad(expected, learned.values()),
+    ):
+        assert_close(own, plain, 1e-4, name)
+
+
+def test_maple_couples_the_visual_prompts_to_the_words():
+    model = model_of(maple, "MAPLE", PROMPT_DEPTH=2)
+    learner, visual = model.prompt_learner, golden_clip("vit_a").visual
+    assert learner.n_ctx == 2 and learner.sequence(0)[3] > 0, '"of a" stays as it is'
+    image, label = image_batch()
+    prompts = learner.ctx @ learner.proj.weight.t() + learner.proj.bias
+    coupling = learner.compound_prompt_projections[0]
+    deep = learner.compound_prompts_text[0]
+    visual_deep = (deep @ coupling.weight.t() + coupling.bias)[None]
+    f = unit(plain_image(visual, image, prompts, visual_deep))
+    expected = model.logit_scale.exp() * f @ plain_classes(model, deep[None]).t()
+    loss = F.cross_entropy(model(image), label)
+    assert_same_training(model, loss, F.cross_entropy(expected, label))
+
+
+def test_vpt_leaves_the_classes_alone():
+    model = model_of(vpt, "VPT", PROMPT_DEPTH_VISION=2, N_CTX_VISION=3)
+    image, label = image_batch()
+    visual = model.prompt_learner["image_encoder"]
+    tokens = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
+    w = unit(golden_clip("vit_a").encode_text(tokenize(tokens)))
+    f = unit(plain_image(golden_clip("vit_a").visual, image, visual.VPT, visual.deep()))
+    loss = F.cross_entropy(model(image), label)
+    assert_same_training(model, loss, F.cross_entropy(model.logit_scale.exp() * f @ w.t(), label))
+
+
+@pytest.mark.parametrize(("vision", "text"), [(0, 1), (1, 1), (2, 2)])
+def test_ivlp(vision: int, text: int):
+    settings = {"PROMPT_DEPTH_VISION": vision, "PROMPT_DEPTH_TEXT": text}
+    model = model_of(ivlp, "IVLP", N_CTX_VISION=3, N_CTX_TEXT=2, **settings)
+    image, label = image_batch()
+    visual = golden_clip("vit_a").visual
+    if vision:
+        own = model.prompts["image_encoder"]
+        f = unit(plain_image(visual, image, own.VPT, own.deep()))
+    else:
+        f = unit(visual(image))
+    w = plain_classes(model, model.prompts["text_encoder"].deep())
+    loss = F.cross_entropy(model(image), label)
+    assert_same_training(model, loss, F.cross_entropy(model.logit_scale.exp() * f @ w.t(), label))
+
+
+def test_promptsrc_s_three_terms():
+    settings = {"PROMPT_DEPTH_VISION": 2, "PROMPT_DEPTH_TEXT": 2}
+    model = model_of(
+        promptsrc, "PROMPTSRC", TEXT_LOSS_WEIGHT=25.0, IMAGE_LOSS_WEIGHT=10.0, **settings
+    )
+    image, label = image_batch()
+    clip_model, own = golden_clip("vit_a"), model.prompts["image_encoder"]
+    with torch.no_grad():
+        g = torch.zeros(len(NAMES), 64)
+        for template in IMAGENET_TEMPLATES:
+            texts = [template.format(name.replace("_", " ")) for name in NAMES]
+            g += unit(clip_model.encode_text(tokenize(texts)))
+        g, f = unit(g), unit(clip_model.visual(image))
+    scale = clip_model.logit_scale.exp()
+    g_p = plain_classes(model, model.prompts["text_encoder"].deep())
+    f_p = unit(plain_image(clip_model.visual, image, own.VPT, own.deep()))
+    logits = scale * f_p @ g_p.t()
+    q_p, q = logits.softmax(dim=1), (scale * f @ g.t()).softmax(dim=1)
+    expected = -q_p[range(3), label].log().mean()
+    expected = expected + 25 * (g_p - g).abs().mean() + 10 * (f_p - f).abs().mean()
+    expected = expected + (q * (q / q_p).log()).sum() / logits.numel()
+    loss, _ = model(image, label)
+    assert_same_training(model, loss, expected)
+
+
+def test_kgcoop_s_guidance():
+    model = model_of(kgcoop, "KGCOOP", "art of {}.", W=8.0)
+    image, label = image_batch()
+    clip_model = golden_clip("vit_a")
+    texts = [f"art of {name.replace('_', ' ')}." for name in NAMES]
+    w_clip = unit(clip_model.encode_text(tokenize(texts))).detach()
+    w, f = plain_classes(model, None), unit(clip_model.visual(image))
+    distance = ((w - w_clip) ** 2).sum(dim=1).mean() / 2
+    logits = clip_model.logit_scale.exp() * f @ w.t()
+    loss, _ = model(image, label)
+    assert_same_training(model, loss, F.cross_entropy(logits, label) + 8 * distance)
+
+
+def test_prograd_s_losses():
+    model = model_of(prograd, "PROGRAD", "art of {}.", T=1.5)
+    image, label = image_batch()
+    clip_model = golden_clip("vit_a")
+    scaled_f = clip_model.logit_scale.exp() * unit(clip_model.visual(image))
+
+    def plain_losses() -> tuple[Tensor, Tensor]:
+        logits = scaled_f @ plain_classes(model, None).t()
+        p = (logits / 1.5).softmax(dim=1)
+        q = (scaled_f @ model.hand_written.t() / 1.5).softmax(dim=1)
+        return F.cross_entropy(logits, label), 1.5**2 * (q * (q / p).log()).sum(dim=1).mean()
+
+    for i in range(2):
+        assert_same_training(model, model(image, label)[i], plain_losses()[i])
+
+
+def test_prograd_s_projection():
+    g_d, g_g = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, 3.0]])
+    assert torch.equal(aligned(g_d, -g_g, 1.0), g_d), "they agree"
+    assert torch.equal(aligned(g_d, g_g, 1.0), torch.tensor([[1.0, 0.0]]))
+    assert torch.equal(aligned(g_d, g_g, 0.5), torch.tensor([[1.0, -1.0]]))
+    assert torch.equal(aligned(g_d, torch.zeros(1, 2), 1.0), g_d), "nothing general is said"
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        g_d, g_g = torch.randn(2, 3, 5, generator=draws)
+        g = aligned(g_d, g_g, 1.0)
+        assert (g * g_g).sum() > -1e-5
+        assert (g * g_d).sum() > -1e-5, "still downhill"
+
+
+def test_gaussian_weights():
+    weights = gaussian_weights(20, 15.0, 1.0)
+    assert math.isclose(sum(weights), 1) and max(weights) == weights[14]
+    assert math.isclose(weights[13] / weights[14], math.exp(-0.5))
+    assert gaussian_weights(3, 1e6, 1.0) == [0, 0, 1], "a mean that is far away"
+
+
+# --- what cannot be -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("node", "settings", "message"),
+    [
+        ("MAPLE", {"N_CTX": 5}, "CTX_INIT has 4 words for 5 context vectors"),
+        ("MAPLE", {"PROMPT_DEPTH": 0}, "PROMPT_DEPTH is 0; expected 1 or more"),
+        ("IVLP", {"PROMPT_DEPTH_TEXT": 0}, "PROMPT_DEPTH_TEXT is 0; expected 1 or more"),
+        ("IVLP", {"N_CTX_VISION": 0}, "N_CTX_VISION is 0; expected 1 or more"),
+        ("IVLP", {"PROMPT_DEPTH_VISION": -1}, "PROMPT_DEPTH_VISION is -1; expected 0 or more"),
+        ("VPT", {"N_CTX_VISION": 0}, "N_CTX_VISION is 0; expected 1 or more"),
+        ("PROMPTSRC", {"GPA_STD": 0.0}, "GPA_STD is 0.0; expected more than 0"),
+        ("PROMPTSRC", {"PREC": "fp8"}, "PREC is 'fp8'"),
+    ],
+)
+def test_settings(node: str, settings: dict[str, Any], message: str):
+    cfg = make_cfg("vit_a", {f"TRAINER.{node}.{key}": value for key, value in settings.items()})
+    cfg.defrost()
+    cfg.TRAINER.NAME = {"MAPLE": "MaPLe", "PROMPTSRC": "PromptSRC"}.get(node, node)
+    assert any(message in problem for problem in config_problems(cfg)), config_problems(cfg)
+
+
+@pytest.mark.parametrize(
+    ("module", "node", "key"),
+    [
+        (maple, "MAPLE", "PROMPT_DEPTH"),
+        (ivlp, "IVLP", "PROMPT_DEPTH_VISION"),
+        (ivlp, "IVLP", "PROMPT_DEPTH_TEXT"),
+        (vpt, "VPT", "PROMPT_DEPTH_VISION"),
+    ],
+)
+def test_deeper_than_the_towers(module: Any, node: str, key: str):
+    shallow = {k: 1 for k in ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT") if node == "IVLP"}
+    with pytest.raises(ConfigError, match=rf"TRAINER.{node}.{key} is 9, but the tower has"):
+        model_of(module, node, **{**shallow, key: 9})
+
+
+@pytest.mark.parametrize(
+    ("module", "node"),
+    [(maple, "MAPLE"), (ivlp, "IVLP"), (vpt, "VPT"), (promptsrc, "PROMPTSRC")],
+)
+def test_resnets_have_no_patches(module: Any, node: str):
+    with pytest.raises(ConfigError, match="choose a ViT"):
+        module.CustomCLIP(make_cfg("rn_a"), NAMES, golden_clip("rn_a"))
