@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dassl.utils.results import config_digest, read_records, versions
 
@@ -43,7 +44,7 @@ def evaluation_record(
         **({"draws_differ": True} if trainer.draws_differ else {}),
         "backbone": cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME,
         "weights": trainer.weights_used(),
-        "precision": trainer.precision,
+        "precision": precision_of(trainer),
         "metrics": {name: float(value) for name, value in results.items()},
         "total": sum(total for total, _ in counts.values()),
         "correct": sum(correct for _, correct in counts.values()),
@@ -58,6 +59,22 @@ def evaluation_record(
         "config_digest": config_digest(cfg),
         **versions(),
     }
+
+
+def precision_of(trainer: Any) -> str:
+    """Returns what a trainer computes in: what it says, or what its scaler and weights show."""
+    if "precision" in vars(trainer):
+        return trainer.precision
+    scaler = getattr(trainer, "scaler", None)
+    if scaler is not None and scaler.is_enabled():
+        return "amp"
+    registered = (trainer.parts_of(name)[0] for name in trainer.get_model_names())
+    modules = (
+        part for part in (*registered, *vars(trainer).values()) if isinstance(part, nn.Module)
+    )
+    types = {p.dtype for module in modules for p in module.parameters()}
+    names = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+    return next((name for dtype, name in names.items() if dtype in types), "fp32")
 
 
 def accuracy_if_finished(trainer: Any) -> float | None:

@@ -122,13 +122,12 @@ def lines_for_a_gpu(path: Path) -> list[int]:
     """Returns the lines of a Python file that ask for a GPU by name: `.cuda()`, `"cuda"`."""
     lines = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if called and (
-            node.func.attr == "cuda"
-            or (node.func.attr == "to" and any(_is_cuda(value) for value in node.args))
-            or any(key.arg == "device" and _is_cuda(key.value) for key in node.keywords)
-        ):
-            lines.add(node.lineno)
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", "")
+            places = [key.value for key in node.keywords if key.arg == "device"]
+            places += node.args if name == "to" else []
+            if name == "cuda" or any(map(_is_cuda, places)):
+                lines.add(node.lineno)
     return sorted(lines)
 
 
