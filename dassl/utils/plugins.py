@@ -18,7 +18,8 @@ from yacs.config import CfgNode
 
 from dassl.utils.errors import ConfigError
 
-SETTINGS_FILES = ("{}_cfg.py", "train.py")  # the first that is there is taken
+# The first that is there is taken; the last is where it lies in a repository of its own.
+SETTINGS_FILES = ("{}_cfg.py", "train.py", "../train.py")
 PLUGIN_PACKAGES = ("datasets", "trainers")
 
 
@@ -58,7 +59,7 @@ def extend_cfg_by(modules: Iterable[object], cfg: CfgNode) -> None:
 
 def settings_file(plugin: Path, names: Iterable[str] = SETTINGS_FILES) -> Path | None:
     """Returns the file beside a plug-in that declares its settings; None: there is none."""
-    found = (plugin.with_name(name.format(plugin.stem)) for name in names if plugin.is_file())
+    found = (plugin.parent / name.format(plugin.stem) for name in names if plugin.is_file())
     return next((path for path in found if path.is_file() and _declares_settings(path)), None)
 
 

@@ -1,0 +1,189 @@
+"""Looks into somebody else's trainer, and tries it: `python -m trainers check FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib.util
+import io
+import sys
+import tempfile
+import traceback
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from yacs.config import CfgNode
+
+import train
+import trainers
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import MissingFileError, UserError
+from dassl.utils.cli import run_cli
+from dassl.utils.files import listed
+from dassl.utils.logger import quiet
+from dassl.utils.plugins import lines_for_a_gpu, settings_file
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = Namespace(
+    dataset_config_file=str(ROOT / "configs/datasets/digits.yaml"),
+    config_file=str(ROOT / "configs/trainers/tiny.yaml"),
+    seed=1,
+)
+TWO_STEPS = ("DATASET.NUM_SHOTS", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "OPTIM.MAX_EPOCH", "1")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    text = "what a trainer's file needs, and whether it runs; exit code 0: it does, 1: it does not"
+    check = commands.add_parser("check", help=text, description=text)
+    check.add_argument("file", type=Path, help="in trainers/, or where it lies in its repository")
+    check.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for the dry run")
+    check.set_defaults(run=lambda args: show_check(args.file.expanduser().resolve(), args.opts))
+    return parser
+
+
+def show_check(path: Path, opts: list[str]) -> int:
+    """Prints a page about a trainer's file; returns the exit code.
+
+    Raises:
+        MissingFileError: there is no such file.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path} is no file; expected that of a trainer, such as my_coop.py")
+    print(path)
+    fine = True
+    for topic, text in _findings(path, opts):
+        fine = fine and not text.startswith("!")
+        print(f"  {topic:<11}{text}")
+    print("It runs." if fine else "It does not run as it is: see the lines with '!'.")
+    return 0 if fine else 1
+
+
+def _findings(path: Path, opts: list[str]) -> Iterator[tuple[str, str]]:
+    """Yields (topic, text); texts that begin with "!" are in the way of a run."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    module, error = _imported(path)
+    yield from (("imports", f"! {text}") for text in _not_installed(tree, path))
+    if module is None:
+        yield "imports", f"! {error}"
+        return
+    yield "imports", "all found"
+    names = [n for n in TRAINER_REGISTRY.registered_names() if _is_defined_in(module, n)]
+    if not names:
+        yield "trainers", "none registered here: what this file has is for others"
+    if lines := lines_for_a_gpu(path):
+        need = (
+            "" if torch.cuda.is_available() else "; this machine has none: write .to(self.device)"
+        )
+        yield "GPU", f"asked for in line {listed(lines, 9)}{need}"
+    for name in names:
+        yield "trainers", name
+        yield from _about(name, path, tree, opts)
+
+
+def _imported(path: Path) -> tuple[ModuleType | None, str]:
+    if path.parent == Path(trainers.__file__).parent:
+        failed = trainers.failed_imports.get(path.name)
+        return trainers.modules.get(path.stem), _in_a_line(failed) if failed else ""
+    try:
+        return trainers.import_file(path), ""
+    except Exception as error:  # whatever a foreign file does wrong
+        return None, _in_a_line(error)
+
+
+def _is_defined_in(module: ModuleType, name: str) -> bool:
+    return getattr(vars(module).get(name), "__module__", "") == module.__name__
+
+
+def _not_installed(tree: ast.Module, path: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        for top in {name.split(".")[0] for name in names}:
+            if importlib.util.find_spec(top) is None and not (path.parent / top).exists():
+                yield (
+                    f"line {node.lineno}: {top} is not here: pip install it, or put its file or "
+                    "folder beside the trainer's"
+                )
+
+
+def _about(name: str, path: Path, tree: ast.Module, opts: list[str]) -> Iterator[tuple[str, str]]:
+    try:
+        TRAINER_REGISTRY.get(name)
+        cfg = train.setup_cfg(Namespace(**vars(TINY), trainer=name, opts=opts))
+    except UserError as error:
+        yield "settings", f"! {error}"
+        return
+    if trainers.has_own_settings(name):
+        yield "settings", f"declared by {settings_file(path) or path}"
+    missing = {key: line for key, line in _keys(tree) if not _has(cfg, key)}
+    for key, line in missing.items():
+        if key.rpartition(".")[0] not in missing:
+            where = f"a file {path.stem}_cfg.py, or its repository's train.py, beside it"
+            yield "settings", f"line {line} reads {key}, which nobody declares: put {where}"
+    yield "dry run", _dry_run(name, cfg, opts)
+
+
+def _keys(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yields the settings that a file reads as `cfg.A.B` or `self.cfg.A.B`, and the lines."""
+    for node in ast.walk(tree):
+        parts, inner = [], node
+        while isinstance(inner, ast.Attribute) and inner.attr != "cfg":
+            parts.insert(0, inner.attr)
+            inner = inner.value
+        base = getattr(inner, "attr", getattr(inner, "id", ""))
+        if base == "cfg" and parts and all(part.isupper() for part in parts):
+            yield ".".join(parts), node.lineno
+
+
+def _has(cfg: CfgNode, key: str) -> bool:
+    node: object = cfg
+    for name in key.split("."):
+        if not isinstance(node, CfgNode) or name not in node:
+            return False
+        node = node[name]
+    return True
+
+
+def _dry_run(name: str, cfg: CfgNode, opts: list[str]) -> str:
+    """Takes two steps on the base classes of Digits, on the embedded CLIP, and tests on the new."""
+    if not torch.cuda.is_available():
+        half = (key for key in cfg.TRAINER if "PREC" in getattr(cfg.TRAINER[key], "keys", dict)())
+        opts = [*(text for key in half for text in (f"TRAINER.{key}.PREC", "fp32")), *opts]
+    common = {**vars(TINY), "trainer": name, "opts": [*TWO_STEPS, *opts]}
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder:
+        base = Namespace(**common, root=folder, output_dir=f"{folder}/a", subsample_classes="base")
+        new = Namespace(**common, root=folder, output_dir=f"{folder}/b", subsample_classes="new")
+        new.eval_only, new.model_dir, new.load_epoch = True, base.output_dir, 1
+        try:
+            with quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                accuracies = train.main(base), train.main(new)
+        except Exception as error:  # whatever a foreign file does wrong
+            return f"! {_in_a_line(error)}"
+    shown = " and ".join("none" if a is None else f"{a:.1f}%" for a in accuracies)
+    return f"two steps on Digits with the CLIP tiny: {shown} on base and new classes"
+
+
+def _in_a_line(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [f for f in frames if "site-packages" not in f.filename][-1]  # not within torch
+    return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    args, codes = build_parser().parse_args(), []
+    return run_cli(lambda: codes.append(args.run(args))) or codes[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
