@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Config(CfgNode):
             MissingFileError: the file, or a parent it names, does not exist.
             ConfigError: every unknown key and wrong type in it, all at once.
         """
-        for source, tree in _with_ancestors(Path(cfg_filename)):
+        for source, tree in _with_ancestors(Path(cfg_filename).expanduser()):
             self._merge_pairs(_leaves(tree), str(source))
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
@@ -77,7 +78,9 @@ class Config(CfgNode):
                 self._merge_one(inner, part, where)
             return
         if isinstance(original, str) and (isinstance(value, str) or value is None):
-            node[leaf] = value or ""  # a text is taken as it stands: '16' is no number here
+            # A text is taken as it stands: '16' is no number here. But no shell looks into files.
+            at_home = value and value.startswith(("~/", "~\\"))
+            node[leaf] = os.path.expanduser(value) if at_home else value or ""
             return
         wrong = f"{key} is {_shortened(value)}{where}; expected "
         decoded = _decoded(value, wrong)
@@ -86,6 +89,8 @@ class Config(CfgNode):
             return
         if type(original) is float and type(decoded) is int:
             decoded = float(decoded)  # "OPTIM.LR 1", which yacs alone refuses
+        if isinstance(original, (list, tuple)) and isinstance(decoded, (list, tuple)):
+            decoded = type(original)(_numbers_like(original, decoded, wrong))
         try:
             if decoded is None and original is not None:
                 raise ValueError
@@ -114,6 +119,22 @@ def _decoded(value: Any, wrong: str) -> Any:
     if problem:
         raise ConfigError(f"{wrong}{problem}.")
     return decoded
+
+
+def _numbers_like(original: Sequence, given: Sequence, wrong: str) -> Sequence:
+    """Returns the parts of a list as numbers, if the list that it replaces is one of numbers.
+
+    YAML reads 1e-3 as a text, in a list as well.
+
+    Raises:
+        ConfigError: a part is no number.
+    """
+    if not original or not all(type(part) in (int, float) for part in original):
+        return given
+    parts = [CfgNode._decode_cfg_value(part) for part in given]
+    if not all(type(part) in (int, float) for part in parts):
+        raise ConfigError(f"{wrong}numbers, for example {original!r}.")
+    return parts
 
 
 def _problem_of(value: Any, depth: int = 0) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ _MARKS = (  # UTF-32 first: its mark begins like that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _TAG = "tag:yaml.org,2002:"
+# What YAML 1.1 takes for other numbers than people do: 010 is 8 there, 1:30 is 90, 1_0 is 10.
+_ODD_NUMBER = re.compile(r"[-+]?0[0-7_]+|.*[:_].*")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -112,6 +115,12 @@ class _Check:
         if len(node.value) > (MAX_DIGITS if number else MAX_LENGTH):
             what = "number" if number else "text"
             self._refuse(node, f"a {what} has {len(node.value):,} characters")
+        if number and _ODD_NUMBER.fullmatch(node.value):
+            self._refuse(
+                node,
+                f"{node.value} is another number in YAML than it seems; write the number without "
+                "zeros in front, ':' and '_', or the text in quotes",
+            )
         return 1
 
     def _check_keys(self, node: yaml.MappingNode) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from math import inf
+from operator import getitem
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +18,23 @@ from dassl.engine.build import TRAINER_REGISTRY
 from dassl.evaluation import EVALUATOR_REGISTRY
 from dassl.optim import AVAI_OPTIMS, AVAI_SCHEDS, AVAI_WARMUPS
 from dassl.utils.errors import ConfigError, not_one_of
+
+# The smallest and the largest value of keys. Outside, a step would go up the gradient, or nowhere.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "OPTIM.MAX_EPOCH TRAIN.PRINT_FREQ DATALOADER.K_TRANSFORMS": (1, inf),
+    "DATALOADER.TRAIN_X.BATCH_SIZE DATALOADER.TRAIN_U.BATCH_SIZE": (1, inf),
+    "DATALOADER.TEST.BATCH_SIZE DATALOADER.TRAIN_X.N_INS DATALOADER.TRAIN_U.N_INS": (1, inf),
+    "DATALOADER.NUM_WORKERS DATALOADER.PROCESSES DATALOADER.CACHE_MB": (0, inf),
+    "TRAIN.CHECKPOINT_FREQ TRAIN.CHECKPOINT_SECONDS": (0, inf),
+    "OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA OPTIM.BASE_LR_MULT": (0, inf),
+    "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR": (0, inf),
+    "OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA": (0, 1),
+    "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2": (0, 1),
+    "INPUT.CROP_PADDING INPUT.CUTOUT_N INPUT.CUTOUT_LEN INPUT.RANDAUGMENT_N": (0, inf),
+    "INPUT.GN_STD INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S": (0, inf),
+    "INPUT.COLORJITTER_H": (0, 0.5),
+    "INPUT.RGS_P INPUT.GB_P": (0, 1),
+}
 
 
 def check_cfg(cfg: CfgNode, plugins: Mapping[str, ModuleType]) -> None:
@@ -73,23 +93,40 @@ def _wrong_choices(cfg: CfgNode) -> list[str]:
 
 
 def _wrong_numbers(cfg: CfgNode) -> list[str]:
-    at_least = [
-        ("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, 1),
-        ("DATALOADER.TRAIN_X.BATCH_SIZE", cfg.DATALOADER.TRAIN_X.BATCH_SIZE, 1),
-        ("DATALOADER.TEST.BATCH_SIZE", cfg.DATALOADER.TEST.BATCH_SIZE, 1),
-        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
-        ("DATALOADER.PROCESSES", cfg.DATALOADER.PROCESSES, 0),
-        ("DATALOADER.CACHE_MB", cfg.DATALOADER.CACHE_MB, 0),
-        ("DATALOADER.K_TRANSFORMS", cfg.DATALOADER.K_TRANSFORMS, 1),
-        ("TRAIN.PRINT_FREQ", cfg.TRAIN.PRINT_FREQ, 1),
-        ("TRAIN.CHECKPOINT_FREQ", cfg.TRAIN.CHECKPOINT_FREQ, -1),
-        ("TRAIN.CHECKPOINT_SECONDS", cfg.TRAIN.CHECKPOINT_SECONDS, 0),
-        ("OPTIM.LR", cfg.OPTIM.LR, 0),
+    problems = []
+    for keys, (low, high) in _BOUNDS.items():
+        for key in keys.split():
+            given = reduce(getitem, key.split("."), cfg)
+            if given < low:
+                expected = f"{low} or more" if high == inf else f"{low} to {high}"
+                problems.append(f"{key} is {given}; expected {expected}.")
+            elif given > high:
+                problems.append(f"{key} is {given}; expected {low} to {high}.")
+    return problems + _wrong_pictures(cfg.INPUT)
+
+
+def _wrong_pictures(node: CfgNode) -> list[str]:
+    """What is wrong with the numbers that belong together."""
+    size = node.SIZE if not isinstance(node.SIZE, int) else (node.SIZE, node.SIZE)
+    scale = node.RRCROP_SCALE
+    expected = {
+        "SIZE": (
+            len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size),
+            "two whole numbers, height and width in pixels",
+        ),
+        "PIXEL_MEAN": (len(node.PIXEL_MEAN) in (1, 3), "a number for each colour, three in all"),
+        "PIXEL_STD": (
+            len(node.PIXEL_STD) in (1, 3) and min(node.PIXEL_STD) > 0,
+            "a number above 0 for each colour, three in all",
+        ),
+        "RRCROP_SCALE": (
+            len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
+            "the smallest and the largest share of an image, above 0 and up to 1",
+        ),
+        "GB_K": (node.GB_K > 0 and node.GB_K % 2 == 1, "an odd number of pixels"),
+    }
+    return [
+        f"INPUT.{key} is {node[key]}; expected {what}."
+        for key, (right, what) in expected.items()
+        if not right
     ]
-    problems = [
-        f"{key} is {given}; expected {low} or more." for key, given, low in at_least if given < low
-    ]
-    size = cfg.INPUT.SIZE
-    if not isinstance(size, int) and (len(size) != 2 or min(size) < 1):
-        problems.append(f"INPUT.SIZE is {size}; expected two numbers, height and width in pixels.")
-    return problems

@@ -33,7 +33,7 @@ def build_optimizer(
         param_groups: if given, what to optimise; `model` and OPTIM.STAGED_LR are ignored.
 
     Raises:
-        ConfigError: (a ValueError) OPTIM.NAME is unknown.
+        ConfigError: (a ValueError) OPTIM.NAME is unknown, or torch refuses its settings.
         TypeError: OPTIM.STAGED_LR is on and `model` is not a module.
     """
     name, staged_lr = optim_cfg.NAME, optim_cfg.STAGED_LR
@@ -48,7 +48,10 @@ def build_optimizer(
         param_groups = model.parameters()
     else:
         param_groups = model
-    return _build(name, param_groups, optim_cfg)
+    try:
+        return _build(name, param_groups, optim_cfg)
+    except ValueError as error:  # Nesterov without momentum, a beta of 1, no parameters
+        raise ConfigError(f"OPTIM does not suit the optimizer {name!r}: {error}") from None
 
 
 def _build(name: str, params: Iterable[Any], optim_cfg: CfgNode) -> torch.optim.Optimizer:
