@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from os.path import expanduser
 
 import torch
 
 import datasets
 import trainers
-from dassl.config import Config, collect_problems, get_cfg_default
+from dassl.config import Config, checked, collect_problems, get_cfg_default
 from dassl.engine import build_trainer
 from dassl.engine.check import check_cfg
 from dassl.engine.run_folder import RunFolder
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--head", default="", help="name of a classification head, for methods that have one")
     add("--overwrite", action="store_true", help="delete what an earlier run left in --output-dir")
     add("--eval-only", action="store_true", help="evaluate, do not train")
-    add("--model-dir", default="", help="output folder of the run to evaluate")
+    add("--model-dir", type=expanduser, default="", help="output folder of the run to evaluate")
     add("--load-epoch", type=int, help="epoch to evaluate; absent: the best on validation")
     add("--no-train", action="store_true", help="build everything, then stop")
     add("--train-batch-size", type=int, help="images in a training batch")
@@ -89,7 +89,7 @@ def setup_cfg(args: argparse.Namespace) -> Config:
     Raises:
         ConfigError: everything that is wrong, at once.
     """
-    args = completed(args)
+    args = checked(completed(args))
     cfg, error = _merged(args)
     if trainers.has_own_settings(cfg.TRAINER.NAME):  # which trainer it is was not known before
         cfg, error = _merged(args, cfg.TRAINER.NAME)
@@ -147,4 +147,4 @@ def main(args: argparse.Namespace) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_cli(lambda: main(build_parser().parse_args())))
+    raise SystemExit(run_cli(lambda: main(build_parser().parse_args())))

@@ -1,5 +1,6 @@
 """The configuration tree: every default, and how YAML files and `KEY VALUE` pairs merge into it."""
 
+from dassl.config.arguments import checked
 from dassl.config.defaults import get_cfg_default
 from dassl.config.node import (
     Config,
@@ -13,6 +14,7 @@ from dassl.config.node import (
 
 __all__ = [
     "Config",
+    "checked",
     "clean_cfg",
     "collect_problems",
     "get_cfg_default",
