@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from dassl.utils import CheckpointError, UnknownNameError, load_checkpoint
-from dassl.utils.checkpoint import check_no_nan
+from dassl.utils.checkpoint import check_finite, is_plain
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
+from dassl.utils.files import listed
 from encoders.jit_archive import is_jit_archive, read_jit_archive
 from encoders.tiny import ASSET, load_tiny_state_dict
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from clip.clip import tokenize as tokenize_texts
     from clip.model import CLIP, build_model
 
+MAX_LOGIT_SCALE = 10  # a training ends at most at ln 100; e^10 leaves room for any
+# What counts as a whole number: batches of a ResNet, and three sizes in OpenAI's archives.
+_COUNTS = ("num_batches_tracked", "input_resolution", "context_length", "vocab_size")
 PACKAGE = "openai_clip"  # what `clip` is called here
 
 
@@ -116,17 +120,16 @@ def read_weights(name_or_file: str | Path) -> dict[str, Tensor]:
     if name_or_file in MODEL_URLS:
         _fetch(str(name_or_file), path)
     state_dict = read_jit_archive(path) if is_jit_archive(path) else _read_state_dict(path)
-    missing = [
-        key
-        for key in ("visual.conv1.weight", "token_embedding.weight", "text_projection")
-        if key not in state_dict
-    ]
-    if missing:
-        raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: it lacks {missing[0]}")
+    for key in ("visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale"):
+        if key not in state_dict:
+            held = listed([name[:80] for name in state_dict]) or "nothing"
+            raise CheckpointError(
+                f"{path} is no CLIP in OpenAI's layout: it lacks {key}. It holds {held}."
+            )
     for key, value in state_dict.items():
-        if isinstance(value, Tensor) and not _is_stored(value):
-            raise CheckpointError(f"{path} is damaged: {key} claims more numbers than it holds")
-    check_no_nan(state_dict, path)
+        _check_tensor(key, value, path)
+    check_finite(state_dict, path)
+    _check_meaning(state_dict, path)
     return state_dict
 
 
@@ -180,14 +183,36 @@ def _fetch(name: str, path: Path) -> None:
         ) from None
 
 
-def _is_stored(tensor: Tensor) -> bool:
-    """Returns whether there is a number in the file for each of the tensor's.
+def _check_tensor(key: str, value: object, path: Path) -> None:
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise CheckpointError(f"{path} is no CLIP in OpenAI's layout: its {key} is of type {kind}")
+    stored = value.untyped_storage().nbytes() if is_plain(value) else -1
+    if value.numel() * value.element_size() > stored:
+        # With a stride of 0, one number can pass for any count of them.
+        raise CheckpointError(f"{path} is damaged: {key} claims more numbers than it holds")
+    if not value.is_floating_point() and key.rpartition(".")[2] not in _COUNTS:
+        raise CheckpointError(
+            f"{path} holds {key} as {str(value.dtype).removeprefix('torch.')}; weights are "
+            "floating-point numbers. Save them as float32 or float16."
+        )
 
-    With a stride of 0, one number can pass for any count of them.
-    """
-    if tensor.layout != torch.strided or tensor.is_meta:
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+def _check_meaning(state_dict: dict[str, Tensor], path: Path) -> None:
+    """Raises CheckpointError for tensors that fit, but cannot mean what OpenAI's do."""
+    known, rows = len(tokenizer.encoder), state_dict["token_embedding.weight"].shape[:1]
+    if rows != (known,):
+        raise CheckpointError(
+            f"{path} has token_embedding.weight for {rows[0] if rows else 1:,} tokens, and "
+            f"OpenAI's tokenizer has {known:,}: it was trained with another one"
+        )
+    scale = state_dict["logit_scale"]
+    if scale.numel() != 1 or not 0 <= scale.item() <= MAX_LOGIT_SCALE:
+        given = f"{scale.item():g}" if scale.numel() == 1 else f"{scale.numel():,} numbers"
+        raise CheckpointError(
+            f"{path} has logit_scale {given}; expected the logarithm of the scale, one number from "
+            f"0 to {MAX_LOGIT_SCALE} (OpenAI's is 4.6, for a scale of 100)"
+        )
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -196,4 +221,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         content = content.get("state_dict", content)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds {type(content).__name__}; expected a state dict")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    state_dict = {str(key).removeprefix("module."): value for key, value in content.items()}
+    if len(state_dict) < len(content):
+        raise CheckpointError(f"{path} holds some tensors both with and without 'module.' in front")
+    return state_dict

@@ -21,8 +21,8 @@ from dassl.utils import (
 )
 from dassl.utils.checkpoint import (
     BEST_FILE,
+    check_finite,
     check_form,
-    check_no_nan,
     newest_checkpoint,
     restore_checkpoint,
     saved_epochs,
@@ -197,7 +197,7 @@ class TrainerBase:
             logger.info(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
             if (now := self.made_by()) is not None:
                 identity.check_usable(checkpoint.get(identity.KEY), now, path)
-            check_no_nan(checkpoint["state_dict"], path)
+            check_finite(checkpoint["state_dict"], path)
             try:
                 self.load_weights(name, checkpoint["state_dict"])
             except RuntimeError as error:

@@ -97,6 +97,8 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
         require_readable(Path(fpath))
         with torch.serialization.safe_globals(list(_HARMLESS)):
             return torch.load(fpath, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         reason = re.search(
             r"Unsupported \S+: (GLOBAL )?\S+|(?<=WeightsUnpickler error: ).+", str(error)
@@ -120,6 +122,8 @@ def require_readable(path: Path) -> None:
     """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
+            _require_pickle(path, file.read(100))
+            file.seek(0)
             first = InertUnpickler(file).load()
             for _ in range(3 if first == LEGACY_MARK else 0):  # version, system, content
                 InertUnpickler(file).load()
@@ -131,6 +135,20 @@ def require_readable(path: Path) -> None:
         for name in archive.namelist():
             if name.endswith("data.pkl"):
                 InertUnpickler(io.BytesIO(archive.read(name))).load()
+
+
+def _require_pickle(path: Path, head: bytes) -> None:
+    """Raises CheckpointError for a file that begins like no pickle of the last twenty years."""
+    if head.startswith(b"\x80"):
+        return
+    what = "another kind of file" if head else "empty"
+    if head.startswith(b"version https://git-lfs"):
+        what = "a pointer of Git LFS; 'git lfs pull' fetches the file itself"
+    elif head.lstrip().startswith(b"<"):
+        what = "a web page, so its download failed; fetch it anew"
+    elif head[8:9] == b"{":
+        what = "a safetensors file; read it with that package and keep it with torch.save"
+    raise CheckpointError(f"{path} is damaged or no checkpoint: it is {what}")
 
 
 def resume_from_checkpoint(
@@ -218,10 +236,10 @@ def restore_checkpoint(
     """Puts model, optimizer and schedule back to what a checkpoint holds.
 
     Raises:
-        CheckpointError: it does not fit, or holds NaN; the message names `fpath`.
+        CheckpointError: it does not fit, or holds no finite numbers; the message names `fpath`.
     """
     try:
-        check_no_nan(checkpoint["state_dict"], fpath)
+        check_finite(checkpoint["state_dict"], fpath)
         model.load_state_dict(checkpoint["state_dict"])
         logger.info("Loaded model weights")
         if optimizer is not None and checkpoint.get("optimizer") is not None:
@@ -236,16 +254,28 @@ def restore_checkpoint(
         raise CheckpointError(f"{fpath} does not fit this run: {error}") from None
 
 
-def check_no_nan(state_dict: Mapping[str, Any], fpath: PathLike) -> None:
-    """Raises CheckpointError, with the name of the tensor, if weights hold NaN."""
+def check_finite(state_dict: Mapping[str, Any], fpath: PathLike) -> None:
+    """Raises CheckpointError, with the name of the tensor, unless weights are finite numbers."""
     for name, value in state_dict.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        if not isinstance(value, torch.Tensor):
             continue
-        if value.isnan().any():
+        if not is_plain(value):
+            raise CheckpointError(f"{fpath} holds {name} as a tensor without plain numbers")
+        if not value.is_floating_point():
+            continue
+        single = value.float()  # what we compute with: large float64 numbers become infinite
+        if not single.isfinite().all():
+            what = "NaN" if single.isnan().any() else "infinite numbers"
             raise CheckpointError(
-                f"{fpath} holds NaN in {name}: a training that failed wrote it, or it was damaged "
-                "before it was saved. Use an earlier file."
+                f"{fpath} holds {what} in {name}: a training that failed wrote it, or it was "
+                "damaged before it was saved. Use an earlier file."
             )
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Returns whether a tensor holds its numbers as they are: not sparse, quantized or nested."""
+    other = tensor.is_meta or tensor.is_nested or tensor.is_quantized
+    return tensor.layout == torch.strided and not other
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str, but: Collection[str] = ()) -> None:
@@ -257,7 +287,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str, but: Collection[
         but: names of layers that stay as they are.
 
     Raises:
-        CheckpointError: no layer fits, or the file holds NaN.
+        CheckpointError: no layer fits, or the file holds no finite numbers.
     """
     checkpoint = load_checkpoint(weight_path)
     content = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
@@ -273,7 +303,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str, but: Collection[
             f"no layer of {weight_path} fits by name and shape: it holds {_shapes(state_dict)}, "
             f"the model learns {_shapes(dict(model.named_parameters()))}"
         )
-    check_no_nan(fitting, weight_path)
+    check_finite(fitting, weight_path)
     try:
         model.load_state_dict({**own, **fitting})
     except RuntimeError as error:
