@@ -116,8 +116,8 @@ def test_config_file_that_does_not_exist(failing):
 
 
 def test_a_trainer_file_that_cannot_be_imported_is_named(failing, monkeypatch):
-    monkeypatch.setitem(train.trainers.failed_imports, "maple.py", ImportError("no clip"))
-    assert "trainers/maple.py could not be imported" in failing(trainer="MaPLe")
+    monkeypatch.setitem(train.trainers.failed_imports, "mine.py", ImportError("no clip"))
+    assert "trainers/mine.py could not be imported" in failing(trainer="Mine")
 
 
 def test_data_root_absent(failing, tmp_path: Path):
