@@ -108,6 +108,8 @@ class ZeroshotCLIP(CLIPTrainer):
 
     def train(self) -> float:
         """There is nothing to learn: evaluates."""
+        if self._finished is not None:
+            return super().train()
         logger.info(f"{self.cfg.TRAINER.NAME} has nothing to train")
         return self.test()
 

@@ -191,9 +191,13 @@ class TrainerBase:
             )
             return
         for name in self.get_model_names():
-            path = checkpoint_path(Path(directory) / name, epoch)
+            path = checkpoint_path(Path(directory).expanduser() / name, epoch)
             checkpoint = load_checkpoint(str(path))
             check_form(checkpoint, path)
+            if epoch is not None and checkpoint["epoch"] != epoch:
+                raise CheckpointError(
+                    f"{path} holds the weights after epoch {checkpoint['epoch']}: its name is wrong"
+                )
             logger.info(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
             if (now := self.made_by()) is not None:
                 identity.check_usable(checkpoint.get(identity.KEY), now, path)

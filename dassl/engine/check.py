@@ -61,7 +61,7 @@ def config_problems(cfg: CfgNode) -> list[str]:
     The trainer named is asked as well, if its class has a `config_problems(cfg)` of its own.
     """
     problems = [*_wrong_choices(cfg), *_wrong_numbers(cfg)]
-    if cfg.RESUME and not Path(cfg.RESUME).is_dir():
+    if cfg.RESUME and not Path(cfg.RESUME).expanduser().is_dir():
         problems.append(f"RESUME (--resume) is {cfg.RESUME}, which is no folder.")
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:
         own_check = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "config_problems", None)

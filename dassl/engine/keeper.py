@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 import yaml
 
 from dassl.engine import identity
-from dassl.engine.base import checkpoint_path
 from dassl.engine.progress import (
     Place,
     check_place,
+    check_sizes,
     cut_to,
     drop_records,
     file_sizes,
@@ -148,11 +148,16 @@ class ProgressKeeper:
             CheckpointError: it is another run, or nothing of it can be read.
         """
         trainer, folder = self.trainer, Path(directory)
-        found = read_progress(folder)
+        found, names = read_progress(folder), trainer.get_model_names()
         if found is not None:
             epoch = self._take(*found)
-        elif all(any(folder.glob(f"{name}/model*")) for name in trainer.get_model_names()):
+        elif names and all(any(folder.glob(f"{name}/model*")) for name in names):
             epoch = trainer.resume_model_if_exist(directory)
+            if epoch > trainer.max_epoch:
+                raise CheckpointError(
+                    f"{folder} has learned for {epoch} epochs, and OPTIM.MAX_EPOCH is "
+                    f"{trainer.max_epoch}: set {epoch} or more"
+                )
             if trainer.draws_differ and epoch < trainer.max_epoch:
                 logger.warning(
                     f"Note: there is no random state in the checkpoints of {folder}, so this run "
@@ -166,7 +171,7 @@ class ProgressKeeper:
         else:
             raise MissingFileError(
                 f"nothing to resume in {folder}: it has neither progress.pt nor a folder "
-                f"{trainer.get_model_names()[0]} with checkpoints"
+                f"{(names or ['model'])[0]} with checkpoints"
             )
         self._bring_best_model(folder)
         return epoch
@@ -182,9 +187,11 @@ class ProgressKeeper:
                 logger.info(f'Loading checkpoint from "{path}"')
                 restore_checkpoint(models[name], path, *trainer.parts_of(name))
             trainer.set_progress(state["progress"])
+            self._check_best_so_far(folder)
             set_random_state(place.random)
             self._wanted = None if place.batch is None else place
             sizes = state["files"]
+            check_sizes(sizes)
         except CheckpointError:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -217,6 +224,8 @@ class ProgressKeeper:
         try:
             set_random_state(extra["random"])
             trainer.set_progress(extra["own"])
+            self._check_best_so_far(run_folder)
+            check_sizes(extra["files"])
             if not self._is_longer(checkpoint):
                 self._forget_the_rest(run_folder, checkpoint["epoch"], extra["files"])
         except CheckpointError:
@@ -265,14 +274,36 @@ class ProgressKeeper:
 
     def check_best_model(self) -> None:
         """Raises CheckpointError if the best model in the output folder is not of this run."""
-        trainer = self.trainer
-        for name in trainer.get_model_names():
-            path = checkpoint_path(Path(trainer.output_dir) / name, None)
-            checkpoint = load_checkpoint(str(path))
-            identity.check_same_run(checkpoint.get(identity.KEY), trainer.made_by(), path)
-            result = checkpoint.get("val_result")
-            if math.isfinite(trainer.best_result) and result != trainer.best_result:
+        best = self.trainer.best_result
+        for path, result in self._best_results(Path(self.trainer.output_dir)):
+            if math.isfinite(best) and result != best:
                 raise CheckpointError(
                     f"{path} is of another run: its result on the val set is {result}, and the "
-                    f"best of this run is {trainer.best_result}"
+                    f"best of this run is {best}"
                 )
+
+    def _check_best_so_far(self, folder: Path) -> None:
+        """Raises CheckpointError if the run in `folder` cannot end as its best model is lost.
+
+        That file may be of a later epoch than the state, which then comes again.
+        """
+        trainer = self.trainer
+        if trainer.cfg.TEST.FINAL_MODEL == "best_val" and math.isfinite(trainer.best_result):
+            list(self._best_results(folder))
+
+    def _best_results(self, folder: Path) -> Iterator[tuple[Path, Any]]:
+        """Yields the files of the best model and what they say of its result on the val set.
+
+        Raises:
+            CheckpointError: one is missing, damaged, or of another run.
+        """
+        for name in self.trainer.get_model_names():
+            path = folder / name / BEST_FILE
+            if not path.is_file():
+                raise CheckpointError(
+                    f"{path} is missing, the best model of this run so far: start it anew "
+                    "without --resume (--overwrite)"
+                )
+            checkpoint = load_checkpoint(str(path))
+            identity.check_same_run(checkpoint.get(identity.KEY), self.trainer.made_by(), path)
+            yield path, checkpoint.get("val_result")

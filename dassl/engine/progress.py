@@ -70,6 +70,12 @@ def check_place(place: Place, max_epoch: int) -> None:
     set_random_state(place.epoch_random)
 
 
+def check_sizes(sizes: Mapping[str, int]) -> None:
+    """Raises some error unless these are sizes of files."""
+    if any(type(size) is not int or size < 0 for size in sizes.values()):
+        raise ValueError(f"sizes of files {sizes!r}")
+
+
 def save_progress(folder: PathLike, state: Mapping[str, Any]) -> None:
     """Writes the newest state; the one that was the newest becomes the one before."""
     newest, before = Path(folder) / NEWEST, Path(folder) / BEFORE

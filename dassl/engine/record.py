@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dassl.utils.results import config_digest, read_records, versions
+from dassl.engine import identity
+from dassl.utils.logger import get_logger
+from dassl.utils.results import accuracy_of, config_digest, read_records, versions
+
+logger = get_logger(__name__)
 
 
 def forget_peak_memory(device: torch.device) -> None:
@@ -78,12 +83,35 @@ def precision_of(trainer: Any) -> str:
 
 
 def accuracy_if_finished(trainer: Any) -> float | None:
-    """Returns what the output folder's record of a trainer's very run says; None: not finished."""
+    """Returns what the output folder's record of a trainer's very run says; None: not finished.
+
+    Raises:
+        CheckpointError: it was made with other weights or data under the same names.
+    """
     path, own = Path(trainer.output_dir) / "results.jsonl", config_digest(trainer.cfg)
-    for record in read_records(path) if path.is_file() else ():
-        if record.get("config_digest") == own and record.get("after_training"):
-            return next(iter(record["metrics"].values()))
+    for record in reversed(list(read_records(path)) if path.is_file() else []):
+        at_the_end = record.get("after_training") or not trainer.get_model_names()
+        if record.get("config_digest") != own or not at_the_end:
+            continue
+        value = _value_of(record, trainer.cfg.TEST.EVALUATOR == "Classification")
+        if value is None:
+            logger.warning(f"Note: {path} holds no accuracy that can be true, so it says nothing")
+            continue
+        now = json.loads(json.dumps(trainer.made_by()))
+        parts = {key: record.get(key) for key in ("weights", "data")}
+        then = {key: part for key, part in parts.items() if isinstance(part, dict)}
+        identity.check_same_run({**then, "classnames": now["classnames"]}, now, path)
+        return value
     return None
+
+
+def _value_of(record: Mapping[str, Any], counted: bool) -> float | None:
+    """Returns the first value of a record, the accuracy in per cent of the engine's evaluator."""
+    if counted:
+        return accuracy_of(record)
+    metrics = record.get("metrics")
+    values = list(metrics.values()) if isinstance(metrics, dict) else []
+    return values[0] if values and isinstance(values[0], float) else None
 
 
 def title(record: Mapping[str, Any]) -> str:

@@ -31,7 +31,8 @@ LOCK = ".running"  # held by the process at work; a sweep holds another file, `l
 RECORDS = "results.jsonl"
 # All that a run writes beside its logs, as patterns: no file of anybody else is called like this.
 _IN_PLACES = (TENSORBOARD, "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}")
-_OWN = ("config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES, *_IN_PLACES)
+_PLAIN = ("config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES)
+_OWN = (*_PLAIN, *_IN_PLACES)
 
 
 def new_folder(cfg: CfgNode) -> Path:
@@ -62,10 +63,14 @@ class RunFolder:
         named = bool(args.output_dir) or cfg.OUTPUT_DIR != get_cfg_default().OUTPUT_DIR
         self.is_new = not named and not cfg.RESUME
         self.cfg = cfg
-        self._set_path(Path(cfg.OUTPUT_DIR if named or self.is_new else cfg.RESUME))
+        cfg.defrost()
+        cfg.RESUME = os.path.expanduser(cfg.RESUME)  # no shell does it behind "--resume="
+        self._set_path(Path(cfg.OUTPUT_DIR if named or self.is_new else cfg.RESUME).expanduser())
         self.trains = not (args.eval_only or args.no_train)
         self.evaluates, self.overwrite = args.eval_only, args.overwrite
         self.resumes = bool(cfg.RESUME) and _same(cfg.RESUME, self.path)
+        if args.eval_only:
+            _check_evaluation(cfg, args)
         if self.overwrite and (self.resumes or self.evaluates):
             what = "--resume goes on with" if self.resumes else "--eval-only adds to"
             raise ConfigError(f"--overwrite deletes what {what} in {self.path}: leave one out.")
@@ -98,6 +103,13 @@ class RunFolder:
                     self.path.rmdir()
 
     def _check_use(self) -> None:
+        for name in _PLAIN:
+            path = self.path / name
+            if os.path.lexists(path) and not path.is_file():
+                raise OutputFolderError(
+                    f"{path} is no file, and stands where a run writes one: move it away, or "
+                    "choose another --output-dir"
+                )
         found = _held(self.path)
         if not found or self.resumes or self.overwrite:
             return
@@ -196,6 +208,19 @@ def _alone(folder: Path) -> Iterator[None]:
         raise OutputFolderError(
             f"another run is at work in {folder}: choose another --output-dir, or wait for its end"
         ) from None
+
+
+def _check_evaluation(cfg: CfgNode, args: Namespace) -> None:
+    """Raises ConfigError if it is not clear which weights are to be evaluated."""
+    if cfg.RESUME:
+        raise ConfigError(
+            "--resume goes on with a training, and --eval-only evaluates one: name its folder with "
+            f"--model-dir {cfg.RESUME}"
+        )
+    if args.load_epoch is not None and not args.model_dir:
+        raise ConfigError(
+            f"--load-epoch {args.load_epoch} needs --model-dir, the folder of the training"
+        )
 
 
 def _check_place(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -57,17 +59,59 @@ def record_line(record: Mapping[str, Any]) -> str:
 
 def read_records(fpath: PathLike) -> Iterator[dict[str, Any]]:
     """Yields the records of a file; a line that a kill cut short is passed over."""
-    for line in Path(fpath).read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line:
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # the former: also a number of 5,000 digits
-            record = None
-        if isinstance(record, dict):
-            yield record
-        else:
+    for line in record_lines(Path(fpath).read_bytes()):
+        record = record_in(line)
+        if record is None:
             logger.warning(f"Note: {fpath} has an incomplete line, passed over")
+        else:
+            yield record
+
+
+def record_lines(content: bytes) -> list[bytes]:
+    """Returns the lines of a file of records, whatever program has saved it again."""
+    lines = (line.removeprefix(codecs.BOM_UTF8) for line in content.splitlines())
+    return [line for line in lines if line.strip()]
+
+
+def record_in(line: bytes) -> dict[str, Any] | None:
+    """Returns the record in a line; None: it holds none."""
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):  # the former: also a number of 5,000 digits
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def accuracy_of(record: Mapping[str, Any], counted: bool = True) -> float | None:
+    """Returns a record's accuracy in per cent; None: it has none that can be true.
+
+    Args:
+        record: of an evaluation.
+        counted: the accuracy is 100 times `correct` by `total`, as far as these are recorded.
+    """
+    metrics = record.get("metrics")
+    value = metrics.get("accuracy") if isinstance(metrics, dict) else None
+    if not isinstance(value, float) or not 0 <= value <= 100:  # NaN is not
+        return None
+    total, correct = record.get("total"), record.get("correct")
+    if not counted or (not total and not correct):
+        return value
+    if not (type(total) is type(correct) is int and 0 <= correct <= total):
+        return None
+    if not math.isclose(100 * correct / total, value, rel_tol=1e-6, abs_tol=1e-6):
+        return None
+    return value if _classes_agree(record.get("per_class"), total, correct) else None
+
+
+def _classes_agree(rows: Any, total: int, correct: int) -> bool:
+    """Whether the counts of the classes, if there are any, add up to those of the whole."""
+    if not rows:
+        return True
+    try:
+        sums = [sum(row[key] for row in rows) for key in ("total", "correct")]
+    except (TypeError, KeyError):
+        return False
+    return sums == [total, correct]
 
 
 def determining_settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -66,7 +67,8 @@ def explain(error: OSError | RuntimeError) -> str | None:
     if _is_about_shared_memory(text):
         return f"{_SHARED_MEMORY}. {_GO_ON}"
     if isinstance(error, OSError) and error.errno in _REASONS:
-        where = f"{error.filename}: " if error.filename else ""
+        path = error.filename2 or error.filename  # of a move: where to
+        where = f"{os.fsdecode(path)}: " if path else ""
         return f"{where}{_REASONS[error.errno]}. {_GO_ON}"
     if "DataLoader worker" in text and "Original Traceback" not in text:
         return f"{_WORKERS.format(text.splitlines()[0].rstrip('.'))}. {_GO_ON}"

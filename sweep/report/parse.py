@@ -17,8 +17,9 @@ from typing import Any
 
 from dassl.utils import MissingFileError
 from dassl.utils.logger import log_files
+from dassl.utils.results import accuracy_of
 from sweep.report.records import describe, known_settings, require_same
-from sweep.work.kept import DamagedFileError, accuracy_of, content_of, records_in, say_once
+from sweep.work.kept import DamagedFileError, content_of, records_in, say_once
 
 ACCURACY = re.compile(r"\* accuracy: (\S+)%")
 END_OF_TEST, END_OF_TRAINING = "=> result", "Finish training"

@@ -25,6 +25,7 @@ from typing import Any
 from dassl.evaluation import error_analysis
 from dassl.utils import write_atomically, write_json
 from dassl.utils.locks import file_lock, is_locked
+from dassl.utils.results import accuracy_of
 from dassl.utils.text import visible
 from sweep.plan.run import Run, flat, settings_but_seed
 from sweep.work import checkpoints
@@ -38,7 +39,6 @@ from sweep.work.basis import (
 )
 from sweep.work.kept import (
     DamagedFileError,
-    accuracy_of,
     content_of,
     drop_broken_lines,
     json_of,

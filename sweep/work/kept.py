@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import stat
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import yaml
 
 from dassl.utils import DataError, write_atomically
 from dassl.utils.logger import get_logger
+from dassl.utils.results import record_in, record_lines
 
 logger = get_logger(__name__)
 
@@ -127,7 +127,7 @@ def records_in(path: Path) -> list[dict[str, Any]]:
     Raises:
         DamagedFileError: it is no file, or cannot be read.
     """
-    found = [_record_in(line) for line in _lines(path)]
+    found = [record_in(line) for line in _lines(path)]
     if None in found:
         say_once(f"{path} has an incomplete line, passed over")
     return [record for record in found if record]
@@ -136,51 +136,11 @@ def records_in(path: Path) -> list[dict[str, Any]]:
 def drop_broken_lines(path: Path) -> None:
     """Takes the lines that are no records out of a results.jsonl; raises DamagedFileError."""
     lines = _lines(path)
-    whole = [line for line in lines if _record_in(line)]
+    whole = [line for line in lines if record_in(line)]
     if len(whole) < len(lines):
         content = b"".join(line + b"\n" for line in whole)
         write_atomically(path, lambda part: Path(part).write_bytes(content))
 
 
 def _lines(path: Path) -> list[bytes]:
-    return [line for line in (content_of(path) or b"").splitlines() if line.strip()]
-
-
-def _record_in(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def accuracy_of(record: Mapping[str, Any], counted: bool = True) -> float | None:
-    """Returns a record's accuracy in per cent; None: it has none that can be true.
-
-    Args:
-        record: of an evaluation.
-        counted: the accuracy is 100 times `correct` by `total`, as far as these are recorded.
-    """
-    metrics = record.get("metrics")
-    value = metrics.get("accuracy") if isinstance(metrics, dict) else None
-    if not isinstance(value, float) or not 0 <= value <= 100:  # NaN is not
-        return None
-    total, correct = record.get("total"), record.get("correct")
-    if not counted or (not total and not correct):
-        return value
-    if not (type(total) is type(correct) is int and 0 <= correct <= total):
-        return None
-    if not math.isclose(100 * correct / total, value, rel_tol=1e-6, abs_tol=1e-6):
-        return None
-    return value if _classes_agree(record.get("per_class"), total, correct) else None
-
-
-def _classes_agree(rows: Any, total: int, correct: int) -> bool:
-    """Whether the counts of the classes, if there are any, add up to those of the whole."""
-    if not rows:
-        return True
-    try:
-        sums = [sum(row[key] for row in rows) for key in ("total", "correct")]
-    except (TypeError, KeyError):
-        return False
-    return sums == [total, correct]
+    return record_lines(content_of(path) or b"")

@@ -12,7 +12,7 @@ import pytest
 
 from dassl.engine import run_folder
 from dassl.engine.run_folder import LOCK, remove_own_files, resume_command
-from dassl.utils import ConfigError
+from dassl.utils import CheckpointError, ConfigError
 from dassl.utils.errors import OutputFolderError
 from dassl.utils.locks import file_lock
 from dassl.utils.logger import log_files
@@ -154,6 +154,63 @@ def test_no_folder_can_be_there(data: Path, tmp_path: Path, place: str, part: st
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputFolderError, match=part):
         run(data, tmp_path / place, *FEW, epoch=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "results.jsonl", "progress.pt", "predictions.csv", "cmat.pt"]
+)
+@pytest.mark.parametrize("kind", ["folder", "broken link"])
+def test_something_else_in_a_files_place(data: Path, tmp_path: Path, name: str, kind: str):
+    """Noticed before anything is learned, not when the file is to be written."""
+    path = tmp_path / name
+    path.mkdir() if kind == "folder" else path.symlink_to("nowhere")
+    for flags in ({}, {"overwrite": True}, ZERO):
+        with pytest.raises(OutputFolderError, match=rf"{re.escape(str(path))} is no file"):
+            run(data, tmp_path, *FEW, epoch=1, **flags)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_home_is_found_behind_an_equals_sign(data: Path, tmp_path: Path, monkeypatch):
+    """A shell leaves the ~ of --output-dir=~/run as it is, and so does a notebook."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run(data, "~/run", *FEW, *QUIET, epoch=1)
+    run(data, "", *FEW, *QUIET, epoch=2, resume="~/run")
+    flags = {"eval_only": True, "model_dir": "~/run", "load_epoch": 2}
+    run(data, "", *FEW, "OUTPUT_DIR", "~/test", **flags)
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"run", "test"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ({"load_epoch": 1}, "--load-epoch 1 needs --model-dir"),
+        ({"resume": "."}, "--eval-only evaluates one: name its folder with --model-dir"),
+        ({"resume": ".", "model_dir": "."}, "--resume goes on with a training"),
+    ],
+)
+def test_it_must_be_clear_what_is_evaluated(data: Path, tmp_path: Path, flags: dict, part: str):
+    """Else the context that nothing was learned for would be."""
+    with pytest.raises(ConfigError, match=part):
+        run(data, tmp_path / "out", *FEW, eval_only=True, **flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_zero_shot_is_resumed_as_well(data: Path, tmp_path: Path):
+    """It learns nothing: finished is finished, and a folder of another run stays that run's."""
+    accuracy = run(data, tmp_path / "zero", **ZERO)
+    assert run(data, tmp_path / "zero", resume=str(tmp_path / "zero"), **ZERO) == accuracy
+    assert len(list(read_records(tmp_path / "zero/results.jsonl"))) == 1
+    (tmp_path / "zero/results.jsonl").unlink()
+    assert run(data, tmp_path / "zero", resume=str(tmp_path / "zero"), **ZERO) == accuracy
+    run(data, tmp_path / "coop", *FEW, *QUIET, epoch=1)
+    (tmp_path / "coop/prompt_learner/model.pth.tar-1").unlink()
+    before = files(tmp_path / "coop")
+    with pytest.raises(CheckpointError, match=r"TRAINER\.NAME was 'CoOp'"):
+        run(data, tmp_path / "coop", resume=str(tmp_path / "coop"), **ZERO)
+    assert files(tmp_path / "coop") == before
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dassl.engine.progress import BEFORE, NEWEST, read_progress
-from dassl.utils import load_checkpoint
+from dassl.utils import CheckpointError, load_checkpoint
 from tests.runs import make_eurosat, run
 
 FEW = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")
@@ -19,6 +19,10 @@ OFTEN = ("TRAIN.CHECKPOINT_SECONDS", "0.001")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_eurosat(tmp_path_factory.mktemp("data"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 class KilledError(RuntimeError):
@@ -59,3 +63,29 @@ def test_a_damaged_state_never_takes_the_place_of_a_good_one(
     models = [folder / "prompt_learner/model.pth.tar-3" for folder in (whole, broken)]
     one, other = (load_checkpoint(str(path))["state_dict"]["ctx"] for path in models)
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "of another run"])
+def test_a_lost_best_model_is_noticed_before_training(
+    data: Path, tmp_path: Path, monkeypatch, damage: str
+):
+    """What a training on `best_val` ends with cannot be learned again from the middle."""
+    out, best = tmp_path / "run", "prompt_learner/model-best.pth.tar"
+    opts = (*FEW, *OFTEN, "TEST.FINAL_MODEL", "best_val")
+    run(data, tmp_path / "other", *opts, epoch=1, seed=2)
+    with monkeypatch.context() as patch:
+        killed_at_writing(patch, 7)
+        with pytest.raises(KilledError):
+            run(data, out, *opts, epoch=3)
+    content = (out / best).read_bytes()
+    if damage == "missing":
+        (out / best).unlink()
+    else:
+        other = (tmp_path / "other" / best).read_bytes()
+        (out / best).write_bytes(other if "other" in damage else content[:-100])
+    before = files(out)
+    with pytest.raises(CheckpointError, match=best):
+        run(data, out, *opts, epoch=3, resume=str(out))
+    assert files(out) == before
+    (out / best).write_bytes(content)
+    run(data, out, *opts, epoch=3, resume=str(out))

@@ -62,6 +62,7 @@ def put(state: dict[str, Any], path: str, value: Any) -> None:
         ("place/epoch_random", None),
         ("place/losses", {"loss": [1.0]}),
         ("place/more", 1),
+        *(("files/log.txt", value) for value in (-5, "x", None, 1.5)),
     ],
 )
 def test_state(data: Path, stopped: Path, tmp_path: Path, path: str, value: Any):
