@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dassl.engine import identity
 from dassl.utils import CheckpointError, load_checkpoint
 from dassl.utils.checkpoint import POINTER_FILE
+from sweep.plan.run import Run, flat
+from sweep.work.basis import differing
 from sweep.work.kept import DamagedFileError, content_of
 
 PREFIX, BEST = "model.pth.tar-", "model-best.pth.tar"
@@ -45,21 +48,36 @@ def resume_problem(folder: Path, epochs: int) -> str | None:
     return None
 
 
-def problem(folder: Path, epoch: int, needed: bool) -> str:
+def problem(folder: Path, run: Run, epoch: int) -> str:
     """Returns what is wrong with the checkpoint that is to be evaluated; "" if nothing is.
 
     Args:
         folder: of the training.
+        run: the training.
         epoch: of the checkpoint; 0: the best.
-        needed: the training must have left it; others are kept only if asked for.
     """
+    needed = epoch in (0, run.epoch_tested)  # others are kept only if asked for
     places = sorted({path.parent for path in folder.glob("*/model*.pth.tar*")})
     if not places:
         return f"{folder} holds no checkpoint"
     for place in places:
         path = place / (f"{PREFIX}{epoch}" if epoch else BEST)
-        if (needed or path.exists()) and (wrong := damage(path)):
+        if (needed or path.exists()) and (wrong := damage(path) or _of_another(path, run, epoch)):
             return wrong
+    return ""
+
+
+def _of_another(path: Path, run: Run, epoch: int) -> str:
+    """Returns why a whole checkpoint is not the one of an epoch of a run, as far as it says."""
+    content = load_checkpoint(str(path))
+    if epoch and content.get("epoch") != epoch:
+        return f"{path} holds the weights after epoch {content.get('epoch')}"
+    made_by = content.get(identity.KEY)
+    then = made_by.get("settings") if isinstance(made_by, dict) else None
+    now = {**flat(run.settings), "SEED": run.seed}
+    changed = differing(then, now) if isinstance(then, dict) else []
+    if changed:
+        return f"{path} is of another run: {changed[0]} was {then[changed[0]]!r}"
     return ""
 
 

@@ -5,7 +5,8 @@ run.json        what the run is (`Run.as_dict`), its digest, what it rests on, t
 config.yaml     the merged configuration, written by `train.main`
 error.txt       why the last attempt failed; deleted by the next attempt
 predictions.csv, confusion.csv, confused.png: the error analysis, if asked for
-lock            held by the process that works on the run; released by its death
+lock            held by the process of a sweep that works on the run; released by its death
+.running        held by `train.main` while it works, whoever called it
 .before/        what an earlier attempt left that could not be gone on with
 
 Any of them may be damaged. What speaks against a record, or cannot be read, makes the run one that
@@ -17,14 +18,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dassl.engine import run_folder
 from dassl.evaluation import error_analysis
 from dassl.utils import write_atomically, write_json
-from dassl.utils.locks import file_lock, is_locked
+from dassl.utils.locks import LockedError, file_lock, is_locked
 from dassl.utils.results import accuracy_of
 from dassl.utils.text import visible
 from sweep.plan.run import Run, flat, settings_but_seed
@@ -49,7 +51,7 @@ from sweep.work.kept import (
 
 FINISHED, FAILED, RUNNING, WAITING = "finished", "failed", "running", "waiting"
 RECORDS, RUN, CONFIG, ERROR = "results.jsonl", "run.json", "config.yaml", "error.txt"
-LOCK, BEFORE = "lock", ".before"
+LOCK, AT_WORK, BEFORE = "lock", run_folder.LOCK, ".before"
 
 
 class RunFolder:
@@ -82,7 +84,7 @@ class RunFolder:
         if self.record() is not None:
             return FINISHED
         with contextlib.suppress(OSError):  # nobody who may not write there works there
-            if is_locked(self.path / LOCK):
+            if any(is_locked(self.path / name) for name in (LOCK, AT_WORK)):
                 return RUNNING
         return FAILED if self.error() else WAITING
 
@@ -248,21 +250,24 @@ class RunFolder:
         Args:
             epoch: after which they were saved; 0: the best on validation.
         """
-        needed = epoch in (0, self.run.epoch_tested)
-        return checkpoints.problem(self.path, epoch, needed)
+        return checkpoints.problem(self.path, self.run, epoch)
 
     # --- what is done to it -----------------------------------------------------------------------
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
         """Holds the run; the system lets go when the process ends, however it ends.
 
         Raises:
-            LockedError: another process holds it.
+            LockedError: another process holds it, or somebody has started it by hand.
         """
         path = self.path / LOCK
         if os.path.lexists(path) and not path.is_file():
             remove(path)  # nobody can hold that
-        return file_lock(path)
+        with file_lock(path):
+            if is_locked(self.path / AT_WORK):
+                raise LockedError(f"another process holds {self.path / AT_WORK}")
+            yield
 
     def write(self, **more: Any) -> None:
         """Writes run.json."""
@@ -300,7 +305,7 @@ class RunFolder:
         before = self.path / BEFORE
         first = (RECORDS, RUN)
         with contextlib.suppress(FileNotFoundError):
-            left = [p for p in self.path.iterdir() if p.name not in (LOCK, ".running", BEFORE)]
+            left = [p for p in self.path.iterdir() if p.name not in (LOCK, AT_WORK, BEFORE)]
             if left:
                 remove(before)
                 before.mkdir()

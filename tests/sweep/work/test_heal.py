@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from dassl.engine import SimpleTrainer
-from dassl.utils import CheckpointError
+from dassl.engine import SimpleTrainer, run_folder
+from dassl.utils import CheckpointError, load_checkpoint
+from dassl.utils.locks import file_lock
 from sweep.plan.run import Run, evaluation_of
 from sweep.work import execute as execute_module
 from sweep.work import kept
@@ -121,6 +123,24 @@ DAMAGE = {
     "pipe": a_pipe,
     "loop": a_loop,
 }
+
+
+def changed(change: Callable[[dict], None]) -> Callable[[Path], None]:
+    """Another checkpoint, whole in itself."""
+
+    def damage(path: Path) -> None:
+        content = load_checkpoint(str(path))
+        change(content)
+        torch.save(content, path)
+
+    return damage
+
+
+OF_ANOTHER = {
+    "another epoch": changed(lambda content: content.update(epoch=1)),
+    "another seed": changed(lambda content: content["made_by"]["settings"].update(SEED=2)),
+    "another recipe": changed(lambda c: c["made_by"]["settings"].update({"OPTIM.LR": 0.5})),
+}
 STATES = "progress*.pt"  # the newest and the one before
 NEEDED = (STATES, "run.json", "config.yaml")
 OF_A_CUT_RUN = (
@@ -199,11 +219,11 @@ def test_a_finished_run(name: str, kind: str, output: Path, whole: Path, data: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("output", ["whole"], indirect=True)
-@pytest.mark.parametrize("kind", ["cut", "empty", "binary", "missing", "folder"])
+@pytest.mark.parametrize("kind", ["cut", "empty", "binary", "missing", "folder", *OF_ANOTHER])
 def test_weights_to_evaluate_are_trained_again(
     kind: str, output: Path, whole: Path, data: Path, capsys
 ):
-    DAMAGE[kind](TRAIN.folder(output) / "prompt_learner" / "model.pth.tar-4")
+    {**DAMAGE, **OF_ANOTHER}[kind](TRAIN.folder(output) / "prompt_learner" / "model.pth.tar-4")
     shutil.rmtree(NEW.folder(output))
     sweep = Sweep([Job(run, output, str(data)) for run in (TRAIN, NEW)])
     sweep.find_finished()
@@ -270,6 +290,21 @@ def test_a_run_that_fails_the_same_way_again_says_so(tmp_path: Path, monkeypatch
     monkeypatch.setattr(execute_module.train, "main", fail)
     notes = [execute(Job(TRAIN, tmp_path, "data")).note for _ in range(2)]
     assert notes == ["", " (as before)"]
+
+
+def test_a_run_at_work_by_hand_is_waited_for(tmp_path: Path, monkeypatch):
+    """Somebody resumes a run of the sweep with `train.py`: nothing of it is touched."""
+    monkeypatch.setattr(execute_module, "LOOKING", 0.0)
+    folder = RunFolder(TRAIN, tmp_path)
+    record(TRAIN, tmp_path, float("nan"))
+    for name in ("run.json", ".progress.pt.x.part", "predictions.csv"):
+        (folder.path / name).write_text("")
+    with file_lock(folder.path / run_folder.LOCK):
+        before = {path.name for path in folder.path.iterdir()}
+        assert execute(Job(TRAIN, tmp_path, "data")).state == "busy"
+        assert folder.state() == "running"
+        assert {path.name for path in folder.path.iterdir()} == {*before, "lock"}
+    assert folder.state() == "waiting"
 
 
 # --- records that cannot be true ------------------------------------------------------------------
