@@ -21,8 +21,12 @@ class Bar:
     to_plain: bool = True  # compares with the plain path
 
     @property
+    def has_limit(self) -> bool:
+        return self.least is not None or self.most is not None
+
+    @property
     def limit(self) -> str:
-        if self.least is None and self.most is None:
+        if not self.has_limit:
             return "shown only"
         return f"at least {self.least}" if self.most is None else f"at most {self.most}"
 

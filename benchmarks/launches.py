@@ -24,8 +24,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.measure import Work
+from encoders import text
 
 META = torch.device("meta")
+MEMORY = 70 * 2**30  # free on the imagined card
 # Returns memory, or does nothing on a device.
 NO_KERNEL = frozenset({"detach", "_unsafe_view", "empty", "empty_like", "new_empty", "lift_fresh"})
 TILE = 128  # rows and columns of a product that one multiprocessor computes at a time
@@ -130,8 +132,12 @@ def _efficient_attention(
 
 @contextlib.contextmanager
 def meta_device_works() -> Iterator[None]:
-    """Autocast does not know the device, and attention would be taken apart there."""
+    """Autocast does not know the device, attention would be taken apart there, and the encoder
+    would go through in the small chunks of a CPU."""
+    rows = text.INFERENCE_ROWS
     with (
+        mock.patch.dict(rows, {"meta": rows["cuda"]}),
+        mock.patch.object(text, "free_bytes", lambda _: MEMORY),
         mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()),
         mock.patch.object(torch, "is_autocast_enabled", lambda *_: False),
         mock.patch.object(F, "scaled_dot_product_attention", _efficient_attention),

@@ -10,10 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.bars import judge
+from benchmarks.gpu_day.figures import FIGURES
+from benchmarks.gpu_day.plan import PARTS as PARTS_OF_THE_DAY
+
 RESULTS = ROOT / "benchmarks/results"
 DOCUMENT, README = ROOT / "docs/performance.md", ROOT / "README.md"
 PARTS = {
@@ -23,6 +30,13 @@ PARTS = {
     "test": "A batch of an evaluation",
 }
 
+MEASURED_AS = {  # an assumption of `on_paper`: what `gpu_day/facts.py` measures of it
+    "flops_per_s": "float16_flops_per_s",
+    "bytes_per_s": "copy_bytes_per_s",
+    "shortest_kernel_s": "replay_seconds",
+    "launch_s": "launch_seconds",
+    "multiprocessors": "multiprocessors",
+}
 STEPS = {  # the README's rows
     "step CoCoOp 5 b4": "CoCoOp, training step, 5 classes, batch of 4",
     "step CoCoOp 50 b1": "CoCoOp, training step, 50 classes, batch of 1",
@@ -89,6 +103,77 @@ def _pair(result: dict[str, Any], field: str, unit: float) -> str:
     return " → ".join("–" if value is None else f"{value / unit:,.0f}" for value in values)
 
 
+def gpu_day(folder: Path) -> str:
+    """Returns a GPU day's table: a row a figure, or one for a part that has not been measured."""
+    lines = ["| | bar | measured |", "|---|---|---|"]
+    where: dict[str, None] = {}
+    for part in PARTS_OF_THE_DAY:
+        report = _read(folder / f"{part.name}.json")
+        if not report:
+            lines.append(f"| **{part.name}**: {part.what} | | not yet measured |")
+            continue
+        lines.append(f"| **{part.name}**: {part.what} | | {report['verdict']} |")
+        where |= dict.fromkeys([_where(report)])
+        for v in judge(report["results"], FIGURES[part.name]):
+            missed = ", **missed**" if v.word == "FAIL" else ""
+            limit = v.bar.limit if v.bar.has_limit else ""
+            lines.append(f"| {v.bar.text} | {limit} | {v.shown}{missed} |")
+    measured = (
+        f"Measured {'; '.join(where)}." if where else "**Not yet measured: no GPU was at hand.**"
+    )
+    return f"{measured}\n\n" + "\n".join(lines)
+
+
+def _where(report: dict[str, Any]) -> str:
+    return (
+        f"{report['time'][:10]} on {report['card']}, driver {report['driver']}, torch "
+        f"{report['torch']}, at {str(report['commit'])[:7]}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def on_paper(report: dict[str, Any], folder: Path) -> str:
+    """Returns the estimates' table: a row a term, a column a job, and what the day measured."""
+    jobs = report["jobs"]
+    rows = list(dict.fromkeys(term for found in jobs.values() for term in found))
+    rows.sort(key=lambda term: term.startswith(("steps, ", "total", "four")))  # what is no term
+    lines = [f"| seconds | {' | '.join(jobs)} |", "|---" * (1 + len(jobs)) + "|"]
+    for term in rows:
+        cells = [f"{found[term]:,.1f}" if term in found else "" for found in jobs.values()]
+        name = f"**{term}**" if term in ("total", "four at once") else term
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    found = {r["key"]: r for r in _read(folder / "jobs.json").get("results", [])}
+    whole = found.get("eurosat CoCoOp", {}).get("whole_seconds")
+    shown = "not yet measured" if whole is None else f"{whole:.1f}"
+    return "\n".join([*lines, f"| measured on a GPU | {shown} |{' |' * (len(jobs) - 1)}"])
+
+
+def paper_steps(report: dict[str, Any]) -> str:
+    """Returns what single steps launch, and what card and host should need for them."""
+    lines = ["| | kernels | GFLOP | on the card | launched one by one |", "|---|---|---|---|---|"]
+    for step in report["steps"]:
+        times = (step["device_seconds"], max(step["device_seconds"], step["host_seconds"]))
+        cells = [f"{step['kernels']}", f"{step['flops'] / 1e9:,.0f}"]
+        cells += [f"{1e3 * seconds:.2f} ms" for seconds in times]
+        lines.append(f"| {step['key']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def assumed(report: dict[str, Any], folder: Path) -> str:
+    """Returns what the estimates assume, beside what a GPU day measured of it."""
+    rates = {r["key"]: r for r in _read(folder / "machine.json").get("results", [])}
+    rates = {k: v for r in rates.values() for k, v in r.items()}
+    lines = ["| assumed | | from where | measured on a GPU |", "|---|---|---|---|"]
+    for name, (value, source) in report["assumed"].items():
+        key = MEASURED_AS.get(name)
+        shown = "" if key is None else f"{rates[key]:.3g}" if key in rates else "not yet measured"
+        lines.append(f"| {name} | {value:.4g} | {source} | {shown} |")
+    return "\n".join(lines)
+
+
 def fill(document: str, blocks: dict[str, str]) -> str:
     """Returns the document with what stands between the comments replaced."""
     for name, block in blocks.items():
@@ -131,10 +216,20 @@ def _minutes(seconds: float) -> str:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    names = ("text_encoding_cpu", "whole_job_cpu")
-    texts = ((RESULTS / f"{name}.json").read_text(encoding="utf-8") for name in names)
-    steps, jobs = map(json.loads, texts)
-    for path, blocks in ((DOCUMENT, blocks_of(steps)), (README, {"speed": speed(steps, jobs)})):
+    names = ("text_encoding_cpu", "whole_job_cpu", "on_paper")
+    steps, jobs, paper = (_read(RESULTS / f"{name}.json") for name in names)
+    day = RESULTS / "gpu"
+    blocks_of_a_gpu = {
+        "gpu_day": gpu_day(day),
+        "on_paper": on_paper(paper, day),
+        "paper_steps": paper_steps(paper),
+        "assumed": assumed(paper, day),
+    }
+    written = {
+        DOCUMENT: {**blocks_of(steps), **blocks_of_a_gpu},
+        README: {"speed": speed(steps, jobs)},
+    }
+    for path, blocks in written.items():
         path.write_text(fill(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")
 
 

@@ -73,6 +73,7 @@ class Case:
     position: str = "end"
     csc: bool = False
     n_ctx: int | None = None  # None: the paper's
+    dataset: str = ""  # whose class names; empty: the first of NAMES that has enough
 
     @property
     def key(self) -> str:
@@ -134,7 +135,7 @@ class Bench:
         cfg.TRAINER.COOP.N_CTX = cfg.TRAINER.COCOOP.N_CTX = n_ctx
         module = {"CoOp": coop, "CoCoOp": cocoop}[case.method]
         torch.manual_seed(1)
-        data_set = next(name for name, most in NAMES if case.n_cls <= most)
+        data_set = case.dataset or next(name for name, most in NAMES if case.n_cls <= most)
         with quiet():
             model = module.CustomCLIP(cfg, self.names[data_set][: case.n_cls], self.clip)
         return model.to(self.device)

@@ -37,8 +37,8 @@ LEAST_SECONDS = 20.0  # with less left, a part is not begun
 NEEDED = {
     "torch": "torch",
     "torchvision": "torchvision",
-    "clip": "clip-anytorch==2.6.0 ftfy wcwidth regex 'setuptools<82'",
     "yacs": "yacs",
+    "encoders.openai": "clip-anytorch==2.6.0 ftfy wcwidth regex 'setuptools<82'",
     "tabulate": "tabulate",
     "tqdm": "tqdm",
     "filelock": "filelock",
@@ -160,8 +160,7 @@ def _report(path: Path) -> dict[str, Any]:
 
 
 def _missed(verdict: Verdict) -> bool:
-    has_limit = verdict.bar.least is not None or verdict.bar.most is not None
-    return has_limit and verdict.word != "pass"
+    return verdict.bar.has_limit and verdict.word != "pass"
 
 
 def summary(outcomes: list[Outcome], chosen: tuple[Part, ...]) -> str:

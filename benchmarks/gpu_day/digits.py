@@ -1,7 +1,7 @@
 """A sweep on the embedded digits with four workers on one card: twice, and by the card's UUID.
 
-All three must end, with the same accuracies: workers share a card, a name of a card is any of
-those that the driver takes, and a number depends on neither.
+All must end, with the same accuracies: workers share a card, a name of a card is any of those that
+the driver takes, and a number depends on neither.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ WORKERS = 4
 
 
 def measure(device: torch.device) -> Iterator[Result]:
-    on_gpu = device.type == "cuda"
-    what = ("--trainers", "all")
-    if not on_gpu:
-        what = ("--trainers", "CoOp", "--seeds", "1", "--opts", "OPTIM.MAX_EPOCH", "2")
     with tempfile.TemporaryDirectory() as folder:
-        reference: dict[str, float] = {}
-        for name, visible in environments(on_gpu).items():
-            result, found = sweep(Path(folder), name, visible, what)
-            reference = reference or found
-            result["same_as_first"] = int(found == reference)
-            result["largest_difference"] = max(
-                (abs(found.get(run, float("inf")) - value) for run, value in reference.items()),
-                default=float("inf"),
-            )
+        first: dict[str, float] = {}
+        for name, (visible, flags) in sweeps(device).items():
+            result, found = sweep(Path(folder), name, visible, flags)
+            first = first or found
+            apart = [abs(first[run] - value) for run, value in found.items() if run in first]
+            result["points_apart"] = max(apart, default=float("inf"))
             yield result
 
 
-def environments(on_gpu: bool) -> dict[str, str | None]:
-    """Returns the sweeps, and what CUDA_VISIBLE_DEVICES is in each; None: as it is."""
-    if not on_gpu:
-        return {"sweep first": "", "sweep again": ""}
+def sweeps(device: torch.device) -> dict[str, tuple[str | None, str]]:
+    """Returns what CUDA_VISIBLE_DEVICES is in each sweep (None: as it is), and its flags."""
+    few = "--trainers CoOp --seeds 1"
+    if device.type == "cpu":
+        flags = f"{few} --opts OPTIM.MAX_EPOCH 2"
+        return {"sweep first": ("", flags), "sweep again": ("", flags)}
     query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
-    return {"sweep first": None, "sweep again": None, "sweep by UUID": listed[0]}
+    uuid = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    return {
+        "sweep first": (None, "--trainers all"),
+        "sweep again": (None, "--trainers all"),
+        "sweep by --devices UUID": (None, f"--devices {uuid} {few}"),
+        "sweep with UUID visible": (uuid, few),
+    }
 
 
 def sweep(
-    folder: Path, name: str, visible: str | None, what: tuple[str, ...]
+    folder: Path, name: str, visible: str | None, flags: str
 ) -> tuple[Result, dict[str, float]]:
     """Runs a sweep into a folder of its own; returns how it went, and each run's accuracy."""
     output = folder / name.replace(" ", "-")
     command = [sys.executable, "-m", "sweep", "run", "base2new", "--datasets", "digits"]
     command += ["--root", str(folder / "data"), "--output", str(output), "--jobs", str(WORKERS)]
-    command += what
+    command += flags.split()
     # A cache of its own: the second sweep must not find the first one's features.
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / f"cache-{output.name}")}
     environment |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
@@ -64,7 +64,8 @@ def sweep(
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    result: Result = {"key": name, "visible": visible, "seconds": time.perf_counter() - start}
+    result: Result = {"key": name, "visible": visible, "flags": flags}
+    result["seconds"] = time.perf_counter() - start
     found = {
         path.parent.relative_to(output).as_posix(): record["metrics"]["accuracy"]
         for path in sorted(output.rglob("results.jsonl"))

@@ -7,7 +7,7 @@ from benchmarks.bars import GPU_BARS, GPU_JOB_BARS, Bar
 JOBS = ("eurosat CoCoOp", "eurosat CoOp", "caltech101 CoCoOp", "caltech101 CoOp")
 PROFILED = ("step CoCoOp 5 b4", "step CoCoOp 500 b1", "step CoCoOp 1000 b1", "step CoOp 50 b32")
 HALVES = ("half step CoCoOp 5 b4", "half step CoCoOp 100 b1", "half step CoOp 50 b32")
-SWEEPS = ("sweep first", "sweep again", "sweep by UUID")
+SWEEPS = ("sweep first", "sweep again", "sweep by --devices UUID", "sweep with UUID visible")
 
 
 def _figure(
@@ -76,7 +76,7 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
         *(_figure(f"{key}: exit code", key, "exit_code", most=0) for key in SWEEPS),
         *(_figure(f"{key}: seconds", key, "seconds") for key in SWEEPS),
         *(
-            _figure(f"{key}: points from the first one", key, "largest_difference", most=0.5)
+            _figure(f"{key}: points from the first one", key, "points_apart", most=0.5)
             for key in SWEEPS[1:]
         ),
     ),
