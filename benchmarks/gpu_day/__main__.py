@@ -102,7 +102,8 @@ class Day:
             return Outcome(part, "no time left")
         path = self.results / f"{part.name}.json"
         path.unlink(missing_ok=True)
-        arguments = [*part.arguments(self.device), "--json", str(path)]
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        arguments = [*part.arguments(self.device), "--json", str(shown)]
         start = time.monotonic()
         code = self._process([sys.executable, *arguments], part, min(limit, left))
         seconds = time.monotonic() - start
