@@ -1,7 +1,8 @@
 """Which images the class folders of a large dataset hold: listed once, then read from an index.
 
 The index is JSON beside the data. It holds nothing that depends on where the data lie, and a
-folder's entry counts only as long as the folder's time of change is the one that was seen.
+folder's entry counts only as long as the folder's times of change are those that were seen. One
+of them can be set by anybody, as by a backup that is unpacked; the other by nobody.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from datasets.readers.image_tree import PassedOver, is_image, is_no_class
 
 logger = get_logger(__name__)
 
-VERSION = 2  # 1 listed whatever lay in a class folder
+VERSION = 3  # 1 listed whatever lay in a class folder; 2 knew one of its times
 FLAT = ""  # stands for the folder itself, where there are images and no class folders
 
 
@@ -43,9 +44,9 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
     images: dict[str, list[str]] = {}
     passed = PassedOver()
     relisted = 0
-    for key, time in changed.items():
+    for key, times in changed.items():
         entry = old.get(key)
-        if entry and entry.get("changed_ns") == time:
+        if entry and entry.get("changed_ns") == times:
             # One string a folder: a thousand are read ten times faster than a million names.
             images[key] = entry["images"].split("/")
         else:
@@ -64,17 +65,21 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
     return images
 
 
-def _times_of_change(folder: Path) -> dict[str, int]:
-    """Returns {class folder: time}, sorted; a file added, removed or renamed changes it."""
+def _times_of_change(folder: Path) -> dict[str, list[int]]:
+    """Returns {class folder: times}, sorted; a file added, removed or renamed changes them."""
     if not folder.is_dir():
         raise MissingFileError(f"folder {folder} does not exist; unpack the dataset there")
     with os.scandir(folder) as entries:
         times = {
-            entry.name: entry.stat().st_mtime_ns
+            entry.name: _times(entry.stat())
             for entry in entries
             if not is_no_class(entry.name) and entry.is_dir()
         }
-    return dict(sorted(times.items())) or {FLAT: folder.stat().st_mtime_ns}
+    return dict(sorted(times.items())) or {FLAT: _times(folder.stat())}
+
+
+def _times(state: os.stat_result) -> list[int]:
+    return [state.st_mtime_ns, state.st_ctime_ns]
 
 
 def image_names(folder: Path, passed: PassedOver) -> list[str]:

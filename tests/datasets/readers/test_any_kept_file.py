@@ -59,7 +59,11 @@ def test_split_files(tmp_path, content):
 @SETTINGS
 @given(
     spoilt(
-        {"version": 2, "count": 1, "folders": {"a": {"changed_ns": 1, "count": 1, "images": "x"}}}
+        {
+            "version": 3,
+            "count": 1,
+            "folders": {"a": {"changed_ns": [1, 1], "count": 1, "images": "x"}},
+        }
     )
 )
 def test_indexes(tmp_path, content):

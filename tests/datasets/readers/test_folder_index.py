@@ -35,6 +35,21 @@ def test_index_is_used_and_noticed_when_stale(tmp_path, capsys):
     assert "is not used" in capsys.readouterr().out
 
 
+def test_a_folder_that_was_restored_with_its_old_times(tmp_path):
+    """As `tar x`, `rsync -a` and `cp -a` leave it; its new images must not be passed over."""
+    folder = fixtures.make("ImageNetA", tmp_path, per_class=1)
+    assert len(build("ImageNetA", tmp_path).test) == 200
+    place = folder / "imagenet-a" / fixtures.wnids("ImageNetA")[0]
+    before = place.stat()
+    image = next(place.iterdir())
+    os.link(image, place / "another.JPEG")
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(build("ImageNetA", tmp_path).test) == 201
+    image.unlink()
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(build("ImageNetA", tmp_path).test) == 200
+
+
 def test_index_travels(tmp_path, capsys):
     fixtures.make("ImageNetA", tmp_path / "a", per_class=1)
     build("ImageNetA", tmp_path / "a")
