@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -82,20 +84,45 @@ def listdir_nohidden(path: PathLike, sort: bool = True) -> list[str]:
 
 
 def read_json(fpath: PathLike) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file, gzipped if its name ends in .gz.
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: it does not hold JSON.
+        DataError: it does not hold JSON, or is damaged.
     """
     try:
-        return json.loads(Path(fpath).read_text(encoding="utf-8"))
+        content = Path(fpath).read_bytes()
+        content = gzip.decompress(content) if str(fpath).endswith(".gz") else content
+        return parse_json(content.decode("utf-8-sig"))  # Windows puts a mark in front
     except FileNotFoundError:
         raise MissingFileError(f"file {fpath} does not exist") from None
-    except (ValueError, RecursionError) as error:  # the former: also a number of 5,000 digits
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{fpath} is damaged: {error}; delete it or fetch it anew") from None
+    except ValueError as error:
         raise DataError(
             f"{fpath} is not valid JSON ({error}); delete it or fetch it anew"
         ) from None
+
+
+def parse_json(text: str) -> Any:
+    """Returns what a JSON text says.
+
+    Raises:
+        ValueError: it is none, nested without bound, has a number of thousands of digits, or one
+            key twice: of two lists of test images, nobody means the second alone.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
+    return found
 
 
 def write_json(obj: Any, fpath: PathLike) -> None:

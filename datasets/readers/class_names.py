@@ -15,7 +15,7 @@ from typing import Any
 
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.errors import closest
-from dassl.utils.files import listed
+from dassl.utils.files import listed, parse_json
 from dassl.utils.logger import get_logger
 from datasets.readers.class_order import number, numbers_of, other_order
 from datasets.readers.text_files import find_file, read_text
@@ -222,15 +222,9 @@ def _read(setting: str, classes: list[str], root: Path, encoding: str) -> Any:
 
 
 def _read_json(file: Path, text: str) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key is there twice")
-        return found
-
     try:
-        return json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise DataError(f"{file} is not valid JSON ({error}); {EXPECTED}") from None
 
 

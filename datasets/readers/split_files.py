@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import os
 import posixpath
 import unicodedata
-import zlib
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,7 +34,7 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
         DataError: it holds something else.
     """
     start = str(image_dir) + os.sep
-    lists = _read_lists(path)
+    lists = read_json(path)
     try:
         split = tuple(
             [
@@ -49,9 +46,13 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
         return split, str(lists.get("note", ""))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path} is no split file ({error!r}): expected lists of [path, label, class "
+            f"{path} is no split file ({_reason(error)}): expected lists of [path, label, class "
             'name] under "train", "val" and "test". Delete it to use the official one.'
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _plain_path(name: str) -> str:
@@ -61,8 +62,11 @@ def _plain_path(name: str) -> str:
 
 
 def _label(value: Any) -> int:
-    whole = number(value) if isinstance(value, str) else value
-    if isinstance(whole, bool) or not isinstance(whole, int) or abs(whole) > LARGEST:
+    """Returns the whole number that is meant: 1, 1.0, "1" or "1.0", but not 1.7 and not true."""
+    if type(value) is int and abs(value) <= LARGEST:
+        return value
+    whole = number(str(value)) if isinstance(value, float | str) else None
+    if whole is None:
         raise ValueError(f"{value!r:.50} is no label")
     return whole
 
@@ -73,16 +77,6 @@ def _text(value: Any) -> str:
     if not value.isascii():
         value.encode()  # half of a character could be written nowhere
     return value
-
-
-def _read_lists(path: Path) -> Any:
-    if path.suffix != ".gz":
-        return read_json(path)
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error}; delete it or fetch it anew") from None
 
 
 def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:

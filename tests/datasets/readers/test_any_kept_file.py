@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 
@@ -13,7 +14,7 @@ from dassl.utils import DataError, UserError
 from datasets.few_shot import _read_stored
 from datasets.readers.folder_index import _read_index
 from datasets.readers.split_files import check_split, read_split_file
-from tests.datasets.build import build, change
+from tests.datasets.build import SPLIT, build, change
 
 SETTINGS = settings(
     max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -85,10 +86,42 @@ def test_stored_samples(eurosat, data):
 # --- labels and paths -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label", [0.5, True, None, "x", 10**20, "9" * 400, float("inf"), [0]])
+@pytest.mark.parametrize(
+    "label",
+    [0.5, 1.7, "1.7", True, None, "x", 10**20, 1e300, "9" * 400, float("inf"), float("nan"), [0]],
+)
 def test_what_is_no_label(eurosat, label):
     change(eurosat, lambda lists: lists["train"][0].__setitem__(1, label))
     with pytest.raises(DataError, match="is no split file"):
+        build("EuroSAT", eurosat)
+
+
+@pytest.mark.parametrize("write", [float, str, lambda label: f" {label}.0 "])
+def test_whole_numbers_in_any_spelling(eurosat, write):
+    expected = build("EuroSAT", eurosat).split_digest
+
+    def spell(lists):
+        for row in [row for part in lists.values() for row in part]:
+            row[1] = write(row[1])
+
+    change(eurosat, spell)
+    dataset = build("EuroSAT", eurosat)
+    assert dataset.split_digest == expected
+    assert {type(item.label) for item in dataset.test} == {int}
+
+
+def test_a_mark_in_front_of_a_split_file(eurosat):
+    expected = build("EuroSAT", eurosat).split_digest
+    path = eurosat / "eurosat" / SPLIT
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert build("EuroSAT", eurosat).split_digest == expected
+
+
+def test_a_split_file_with_two_lists_of_test_images(eurosat):
+    path = eurosat / "eurosat" / SPLIT
+    lists = json.loads(path.read_text())
+    path.write_text(f'{json.dumps(lists)[:-1]}, "test": {json.dumps(lists["test"][:3])}}}')
+    with pytest.raises(DataError, match=r"the key 'test' is there twice"):
         build("EuroSAT", eurosat)
 
 

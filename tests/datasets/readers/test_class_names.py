@@ -191,7 +191,7 @@ def test_accents_in_either_form(tmp_path, form):
         ("n.json", '{"crow": ["a"], "jay": ["b"]}', r"holds \['a'\] where a name is meant"),
         ("n.json", '["a", null, "c", "d"]', "holds None where a name is meant"),
         ("n.json", '["a", true, "c", "d"]', "holds True where a name is meant"),
-        ("n.json", '{"crow": "a", "crow": "b"}', "a key is there twice"),
+        ("n.json", '{"crow": "a", "crow": "b"}', "the key 'crow' is there twice"),
         ("n.json", "[" * 100_000, "is not valid JSON"),
         ("n.json", "9" * 5000, r"is not valid JSON|is \d+"),
         ("n.json", '"text"', "DATASET.CLASSNAMES is 'text'"),
