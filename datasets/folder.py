@@ -13,7 +13,7 @@ from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
 from datasets.base import BenchmarkDataset
 from datasets.readers.class_names import alike_in_prompts, class_names
-from datasets.readers.class_order import numbers_of, ordered_classes, with_plain_numbers
+from datasets.readers.class_order import ordered_classes, with_plain_numbers
 from datasets.readers.copies import across_parts, describe_copies
 from datasets.readers.image_checks import ImageChecks
 from datasets.readers.image_tree import PassedOver
@@ -27,6 +27,7 @@ from datasets.readers.text_files import find_file
 logger = get_logger(__name__)
 
 P_VAL, P_TEST = 0.2, 0.3  # shares of each class, as in the splits of CoOp's datasets
+NO_LABEL = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # as programs write it
 SHOWN = 12  # classes whose names are logged
 
 
@@ -140,11 +141,15 @@ def say_names(classes: list[str], names: list[str]) -> None:
     """Logs which class has which name in the prompts, and what may be odd about the names."""
     pairs = [f"{name} -> {text}" for name, text in zip(classes, names)]
     logger.info(f"Classes and their names in prompts: {listed(pairs, at_most=SHOWN)}")
-    if numbers_of(names) is not None:
+    if not any(letter.isalpha() for name in names for letter in name):
         logger.warning(
-            "Note: the prompts will say '0', '1', ...; give names with DATASET.CLASSNAMES"
+            f"Note: the prompts will say {names[0]!r}, {names[1]!r}, ...; give names with "
+            "DATASET.CLASSNAMES"
         )
-    groups = [" = ".join(map(repr, group)) for group in alike_in_prompts(names)]
+    missing = [name for name in classes if name.strip().casefold() in NO_LABEL]
+    if missing:
+        logger.warning(f"Note: {listed(missing)} counts as a class; does it mean: no label?")
+    groups = [" = ".join(map(repr, group)) for group in alike_in_prompts(names, classes)]
     if groups:
         logger.warning(f"Note: classes with one and the same prompt: {listed(groups)}")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Config(CfgNode):
             ConfigError: every unknown key and wrong type in it, all at once.
         """
         for source, tree in _with_ancestors(Path(cfg_filename).expanduser()):
-            self._merge_pairs(_leaves(tree), str(source))
+            self._merge_pairs(_leaves(tree, values=set(all_keys(self))), str(source))
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
         """Merges `["KEY", value, "KEY", value, ...]`.
@@ -87,6 +88,10 @@ class Config(CfgNode):
         if leaf not in node:
             node[leaf] = decoded
             return
+        if original is None and isinstance(decoded, dict):
+            # As a text: yacs has no dictionaries as values.
+            node[leaf] = value if isinstance(value, str) else json.dumps(value)
+            return
         if type(original) is float and type(decoded) is int:
             decoded = float(decoded)  # "OPTIM.LR 1", which yacs alone refuses
         if isinstance(original, (list, tuple)) and isinstance(decoded, (list, tuple)):
@@ -96,9 +101,10 @@ class Config(CfgNode):
                 raise ValueError
             super().merge_from_list([key, decoded if not isinstance(decoded, str) else value])
         except (ValueError, AssertionError):
-            raise ConfigError(
-                f"{wrong}{type(original).__name__}, for example {original!r}."
-            ) from None
+            expected = f"{type(original).__name__}, for example {original!r}"
+            if original is None:
+                expected = "a number, a text, a list or a dictionary of them"
+            raise ConfigError(f"{wrong}{expected}.") from None
 
 
 def _decoded(value: Any, wrong: str) -> Any:
@@ -228,10 +234,11 @@ def clean_cfg(cfg: CfgNode, trainer: str) -> None:
             cfg.TRAINER.pop(name)
 
 
-def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: dict, prefix: str = "", values: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yields (full key, value); `values` are keys that are no branches, whatever stands there."""
     for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and value and f"{prefix}{name}" not in values:
+            yield from _leaves(value, f"{prefix}{name}.", values)
         else:
             yield f"{prefix}{name}", value
 

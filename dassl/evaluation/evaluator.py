@@ -18,6 +18,7 @@ from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils.errors import ConfigError, NonFiniteScoresError
 from dassl.utils.files import write_atomically
 from dassl.utils.logger import get_logger
+from dassl.utils.text import spelled
 
 logger = get_logger(__name__)
 
@@ -151,7 +152,7 @@ class Classification(EvaluatorBase):
         for label, (total, correct) in self.per_class_counts().items():
             accuracies.append(100.0 * correct / total)
             logger.info(
-                f"* class: {label} ({self._lab2cname[label]})\t"
+                f"* class: {label} ({spelled(self._lab2cname[label])})\t"
                 f"total: {total:,}\tcorrect: {correct:,}\tacc: {accuracies[-1]:.1f}%"
             )
         average = sum(accuracies) / len(accuracies)

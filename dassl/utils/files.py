@@ -15,6 +15,7 @@ from typing import Any
 
 from dassl.utils.errors import DataError, MissingFileError
 from dassl.utils.logger import get_logger
+from dassl.utils.text import spelled
 
 logger = get_logger(__name__)
 
@@ -162,5 +163,5 @@ def _umask() -> int:
 
 def listed(items: Sequence[Any], at_most: int = 3) -> str:
     """Returns "a, b, c and 4 more" for error messages."""
-    shown = ", ".join(str(item) for item in items[:at_most])
+    shown = ", ".join(spelled(str(item)) for item in items[:at_most])
     return shown if len(items) <= at_most else f"{shown} and {len(items) - at_most:,} more"

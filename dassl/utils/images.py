@@ -13,6 +13,7 @@ from functools import cache
 from PIL import Image, UnidentifiedImageError
 
 from dassl.utils.errors import DataError, MissingFileError, UserError
+from dassl.utils.text import spelled
 
 # Pillow knows forty more; one of them (EPS) hands the file to another program, Ghostscript.
 # TGA comes last, since its files have no mark at their beginning.
@@ -62,14 +63,15 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise MissingFileError(f"image {path} does not exist") from None
+        raise MissingFileError(f"image {_shown(path)} does not exist") from None
     except UnidentifiedImageError:
         raise DataError(
-            f"image {path} cannot be read: it is none of {', '.join(_formats())}"
+            f"image {_shown(path)} cannot be read: it is none of {', '.join(_formats())}, or of a "
+            "rare kind of them; convert it to PNG or JPEG"
         ) from None
     except _DAMAGE as error:
         reason = str(error) or type(error).__name__
-        raise DataError(f"image {path} cannot be read: {reason}") from None
+        raise DataError(f"image {_shown(path)} cannot be read: {reason}") from None
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
@@ -80,6 +82,10 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     """
     with open_image(path) as image:
         return image.convert("RGB")
+
+
+def _shown(path: str | os.PathLike) -> str:
+    return spelled(os.fspath(path))
 
 
 @cache
@@ -93,13 +99,13 @@ def _require_file(path: str | os.PathLike) -> None:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a device")
-        raise DataError(f"image {path} cannot be read: it is {kind}, not a file")
+        raise DataError(f"image {_shown(path)} cannot be read: it is {kind}, not a file")
 
 
 def _require_sane_shape(path: str | os.PathLike, width: int, height: int) -> None:
     short, long = sorted((width, height))
     if short < 1 or long > MAX_ASPECT * short:
         raise DataError(
-            f"image {path} is {width} x {height} pixels; the long side may have at most "
+            f"image {_shown(path)} is {width} x {height} pixels; the long side may have at most "
             f"{MAX_ASPECT} times the pixels of the short one. Crop it, or leave it out."
         )

@@ -10,18 +10,35 @@ from typing import Any, TextIO
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# What looks like a common blank, or like nothing.
+_UNSEEN = re.compile("[\t\n\xa0\xad\u2000-\u200b\u202f\u205f\u2060]")
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠].", re.DOTALL)
 
 
 def visible(text: str) -> str:
     r"""Returns a text that a terminal shows and does not obey: ESC is written \x1b."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(_escaped, text)
+
+
+def on_one_line(name: str) -> str:
+    """Returns a name with blanks in place of line breaks, tabs and other control characters."""
+    return _BREAKS.sub(" ", name).strip()
+
+
+def spelled(name: str) -> str:
+    r"""Returns a name as a message shows it: on one line, with \xa0 for a blank that is none."""
+    return _UNSEEN.sub(_escaped, visible(name))
 
 
 def printable(text: str, stream: TextIO) -> str:
     r"""Returns what of a text `stream` can encode; é becomes \xe9 where it cannot."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return visible(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _escaped(found: re.Match) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def csv_cell(value: Any) -> Any:

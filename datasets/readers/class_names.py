@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import html
 import io
@@ -17,6 +18,7 @@ from dassl.utils import DataError, MissingFileError
 from dassl.utils.errors import closest
 from dassl.utils.files import listed, parse_json
 from dassl.utils.logger import get_logger
+from dassl.utils.text import on_one_line
 from datasets.readers.class_order import number, numbers_of, other_order
 from datasets.readers.text_files import find_file, read_text
 
@@ -24,14 +26,15 @@ logger = get_logger(__name__)
 
 KEY = "DATASET.CLASSNAMES"
 EXPECTED = (
-    "expected names in label order, or a file: JSON with such a list or {class: name}, or text "
-    "with a name a line or lines 'class<tab>name'"
+    "expected names in label order, {class: name}, or a file: JSON with one of these, or text with "
+    "a name a line or lines 'class<tab>name'"
 )
 WRAPPERS = ("names", "classes", "class_names", "classnames", "class_to_idx", "idx_to_class")
 HEADERS = (  # of columns in files of names
     *("class", "classes", "class_name", "classname", "classnames", "folder", "label", "labels"),
     *("id", "idx", "index", "name", "names", "category", "path", "directory", "prompt", "title"),
 )
+BRACKETS = {"[": "]", "{": "}", "(": ")"}
 LONGEST = 500  # letters in a line; CLIP reads 77 tokens
 OTHER_FORMATS = (".yaml", ".yml", ".xml", ".xlsx", ".xls", ".ods", ".pkl", ".npy", ".pt", ".mat")
 
@@ -40,8 +43,8 @@ def class_names(setting: Any, classes: list[str], root: Path, encoding: str = ""
     """Returns the names for the prompts in label order.
 
     Args:
-        setting: DATASET.CLASSNAMES. A list in label order; {class: name}; "one,two,three"; or a
-            file with any of these, {class: label} or {label: name}.
+        setting: DATASET.CLASSNAMES. A list in label order; {class: name}; any of these as a text,
+            or "one,two,three"; or a file, also with {class: label}, {label: name}, {name: class}.
         classes: folders or labels as they are called, in label order.
         root: where the file is looked for, too.
         encoding: of a text file that does not say it (`read_text`).
@@ -50,7 +53,7 @@ def class_names(setting: Any, classes: list[str], root: Path, encoding: str = ""
         MissingFileError, DataError: there is no such file, or it does not match the classes.
     """
     if setting is None or setting == "":
-        names = [name.strip() for name in classes]
+        names = [on_one_line(name) for name in classes]
     else:
         given = setting
         if isinstance(setting, str):
@@ -63,12 +66,18 @@ def class_names(setting: Any, classes: list[str], root: Path, encoding: str = ""
     return names
 
 
-def alike_in_prompts(names: list[str]) -> list[list[str]]:
-    """Returns the groups of names that CLIP's tokenizer reads as one."""
+def alike_in_prompts(names: list[str], classes: list[str] | None = None) -> list[list[str]]:
+    """Returns the groups of names that CLIP's tokenizer, or a person, reads as one.
+
+    Args:
+        names: for the prompts.
+        classes: what to call them in the answer; None: by these names.
+    """
     groups: dict[str, list[str]] = {}
-    for name in names:
+    for name, shown in zip(names, classes or names):
         plain = unicodedata.normalize("NFC", html.unescape(html.unescape(name)))
-        groups.setdefault(" ".join(plain.replace("_", " ").lower().split()), []).append(name)
+        plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+        groups.setdefault(" ".join(plain.replace("_", " ").lower().split()), []).append(shown)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -85,6 +94,8 @@ def _by_key(given: dict[str, Any], classes: list[str]) -> list[str]:
             return list(classes)  # the classes under their own names; their numbering is not ours
         return _by_label(names, classes)
     find = _finder(classes)
+    if numbers_of(keys) is None and not any(map(find, keys)) and all(map(find, values)):
+        keys, values = values, keys  # {name: class}
     unknown = [key for key in keys if find(key) is None]
     numbered = numbers_of(classes) is not None
     if len(unknown) == len(keys) and _labels(keys) is not None and not numbered:  # {"0": "cat"}
@@ -142,6 +153,13 @@ def _by_place(given: Any, classes: list[str]) -> list[str]:
             f"{KEY} has {names[i]!r} at place {i + 1}, where the class is {classes[i]!r}, and "
             f"{classes[own.index(plain[i])]!r} is another one; {_as_pairs(classes)}"
         )
+    ends = [_ending(name, own) for name in plain]  # "blue jay" is jay's, wherever it stands
+    if len(set(ends) - {None}) == len(classes) and ends != list(range(len(classes))):
+        i = next(i for i, place in enumerate(ends) if place != i)
+        raise DataError(
+            f"{KEY} has {names[i]!r} at place {i + 1}, where the class is {classes[i]!r}; "
+            f"{_as_pairs(classes)}"
+        )
     other = other_order(classes)
     if other is not None:
         i = next(i for i, name in enumerate(classes) if name != other[i])
@@ -151,6 +169,12 @@ def _by_place(given: Any, classes: list[str]) -> list[str]:
             f"{_as_pairs(classes)}"
         )
     return names
+
+
+def _ending(name: str, classes: list[str]) -> int | None:
+    """Returns the place of the longest class that a name ends with, as a word of its own."""
+    found = [i for i, own in enumerate(classes) if f" {name}".endswith(f" {own}")]
+    return max(found, key=lambda i: len(classes[i]), default=None)
 
 
 def _as_pairs(classes: list[str]) -> str:
@@ -192,7 +216,7 @@ def _plain(name: str) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{KEY} holds {value!r} where a name is meant; {EXPECTED}")
-    return str(value).strip()
+    return on_one_line(str(value))
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -200,6 +224,8 @@ def _text(value: Any) -> str:
 
 def _read(setting: str, classes: list[str], root: Path, encoding: str) -> Any:
     file = find_file(setting, root)
+    if file is None and re.match(r"\s*([\[{]|\([^()]*\)\s*$)", setting):
+        return _typed(setting.strip())
     if file is None and "," in setting:
         return setting.split(",")
     if file is None:
@@ -219,6 +245,26 @@ def _read(setting: str, classes: list[str], root: Path, encoding: str) -> Any:
     if any(len(line) > LONGEST for line in lines):
         raise DataError(f"{file} has a line of more than {LONGEST} letters; {EXPECTED}")
     return _pairs(file, lines, classes) or lines
+
+
+def _typed(text: str) -> Any:
+    """Returns the list or dictionary that was typed, also without the quotes that a shell takes."""
+    try:
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Dict):
+            keys, values = (
+                [ast.literal_eval(part) for part in parts if part]
+                for parts in (node.keys, node.values)
+            )
+            return _once([(str(key), value) for key, value in zip(keys, values)])
+        return ast.literal_eval(node)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        inner = text[1:-1]
+    if text[-1] != BRACKETS[text[0]] or any(mark in inner for mark in "[]{}'\""):
+        raise DataError(f"{KEY} is {text!r}, of which brackets or quotes are wrong; {EXPECTED}")
+    parts = [part.strip() for part in inner.split(",") if part.strip()]
+    pairs = [part.partition(":") for part in parts]
+    return _once([(key.strip(), name) for key, _, name in pairs]) if text[0] == "{" else parts
 
 
 def _read_json(file: Path, text: str) -> Any:
@@ -251,7 +297,11 @@ def _pairs(file: Path, lines: list[str], classes: list[str]) -> dict[str, str] |
     find, known = _finder(classes), set(classes)
     for delimiter in "\t;,":
         table = _table(lines, delimiter)
-        if table and (all(find(key) for key, _ in table) or _tells_labels(table)):
+        if table and (
+            all(find(key) for key, _ in table)
+            or all(find(name) for _, name in table)
+            or _tells_labels(table)
+        ):
             return _once(table)
     begin = [_after_class(line, known) for line in lines]
     matched = [pair for pair in begin if pair is not None]

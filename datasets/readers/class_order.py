@@ -50,9 +50,9 @@ def with_plain_numbers(source: object, parts: Parts) -> Parts:
         lacking = max(distinct[-1] + 1 - len(distinct), 0)
         more = f" and {lacking - len(gap):,} more" if lacking > len(gap) else ""
         raise DataError(
-            f"{source}: the labels are numbers from {distinct[0]} up to {distinct[-1]}, but "
-            f"{listed(gap) or 'none'}{more} of those in between are missing; count from 0 without "
-            "gaps, or write class names instead"
+            f"{source}: the labels are the numbers from {distinct[0]} to {distinct[-1]}, without "
+            f"{listed(gap) or 'gaps'}{more}; count from 0 without gaps, or write class names "
+            "instead"
         )
     written = {label: str(value) for label, value in zip(labels, values)}
     return {part: [(path, written[c]) for path, c in rows] for part, rows in parts.items()}
@@ -109,9 +109,15 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
 
 
 def _in_other_letters(name: str, classes: set[str]) -> str:
-    """Returns " Did you mean 'jay'?" if a class is called so but for upper and lower case."""
-    near = [known for known in sorted(classes) if known.casefold() == name.casefold()]
+    """Returns " Did you mean 'jay'?" if a class is called so but for case, blanks and the like."""
+    near = [known for known in sorted(classes) if _as_seen(known) == _as_seen(name)]
     return closest(name, near)
+
+
+def _as_seen(name: str) -> str:
+    plain = unicodedata.normalize("NFKC", name.casefold())
+    plain = "".join(" " if c in "_-" else c for c in plain if unicodedata.category(c) != "Cf")
+    return " ".join(plain.split())
 
 
 def other_order(classes: list[str]) -> list[str] | None:

@@ -14,6 +14,7 @@ from typing import Any
 from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
+from dassl.utils.text import spelled
 from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.readers.image_checks import check_header
 from datasets.readers.image_tree import PassedOver, is_image, is_no_class
@@ -97,7 +98,9 @@ def image_names(folder: Path, passed: PassedOver) -> list[str]:
                 passed.add("entries that are no images", f"{folder.name}/{entry.name}")
     names.sort()
     if not names:
-        raise DataError(f"class folder {folder} holds no images; add some or remove the folder")
+        raise DataError(
+            f"class folder {spelled(str(folder))} holds no images; add some or remove the folder"
+        )
     return names
 
 

@@ -8,6 +8,7 @@ import unicodedata
 from dassl.utils import DataError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
+from dassl.utils.text import spelled
 from datasets.readers.image_checks import ImageChecks
 from datasets.readers.image_tree import ImageTree, PassedOver
 from datasets.readers.parts import UNSPLIT, Parts, Row, part_of
@@ -85,7 +86,7 @@ def _class_rows(tree: ImageTree, parent: str, names: list[str]) -> list[Row]:
         paths = tree.below(os.path.join(parent, name))
         if not paths:
             raise DataError(
-                f"class folder {os.path.join(parent, name)} holds no images"
+                f"class folder {spelled(os.path.join(parent, name))} holds no images"
                 f"{tree.instead(os.path.join(parent, name))}; add some or remove the folder"
             )
         # macOS stores accents decomposed: one class has one name on every machine.

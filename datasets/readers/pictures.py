@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps
 
 from dassl.utils import DataError, open_image
+from dassl.utils.text import spelled
 from datasets.readers.image_checks import ends_in_zeros, ends_well
 
 TGA_ENDINGS = (".tga", ".icb", ".vda", ".vst")  # TGA has no signature: its ending must tell
@@ -187,7 +188,7 @@ def opened(path: str) -> Iterator[Image.Image]:
     """Opens an image as `open_image` does, unless Pillow would show something else than it is."""
     with open_image(path) as image:
         if image.format == "TGA" and not path.lower().endswith(TGA_ENDINGS):
-            raise DataError(f"image {path} cannot be read: it has no mark of an image")
+            raise DataError(f"image {spelled(path)} cannot be read: it has no mark of an image")
         if image.format == "TIFF":
             _check_tiff(image)
             # Pillow maps the rows of a file into memory with the sides exchanged where the picture

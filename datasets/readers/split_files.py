@@ -13,6 +13,7 @@ from typing import Any
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, listed
+from dassl.utils.text import on_one_line
 from datasets.readers.class_order import LARGEST, first_gaps, number
 from datasets.readers.image_checks import check_header
 from datasets.readers.image_tree import EXTENSIONS, is_no_class
@@ -38,7 +39,7 @@ def read_split_file(path: Path, image_dir: PathLike) -> tuple[Split, str]:
     try:
         split = tuple(
             [
-                Datum(start + _plain_path(name), _label(label), classname=_text(classname))
+                Datum(start + _plain_path(name), _label(label), classname=_name(classname))
                 for name, label, classname in lists[part]
             ]
             for part in PARTS
@@ -69,6 +70,11 @@ def _label(value: Any) -> int:
     if whole is None:
         raise ValueError(f"{value!r:.50} is no label")
     return whole
+
+
+def _name(value: Any) -> str:
+    name = _text(value)
+    return name if name.isprintable() else on_one_line(name)
 
 
 def _text(value: Any) -> str:

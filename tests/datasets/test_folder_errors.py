@@ -134,7 +134,7 @@ def test_label_gap(root, one, other, gap):
     lines = [
         line.replace(",crow,", f",{one},").replace(",jay,", f",{other},") for line in csv_rows()
     ]
-    with pytest.raises(DataError, match=f"but {gap} of those in between are missing"):
+    with pytest.raises(DataError, match=f"without {gap}; count from 0"):
         load(root, CSV=str(write_csv(root / "c.csv", lines)))
 
 

@@ -77,6 +77,14 @@ def test_per_class_result_needs_names() -> None:
         build_evaluator(evaluator_cfg(PER_CLASS_RESULT=True))
 
 
+def test_a_class_has_one_line_whatever_it_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {0: "crow\nerror: all is lost", 1: "jay"}
+    evaluator = build_evaluator(evaluator_cfg(PER_CLASS_RESULT=True), lab2cname=names)
+    evaluator.process(one_hot([0, 1], 2), torch.tensor([0, 1]))
+    evaluator.evaluate()
+    assert r"* class: 0 (crow\nerror: all is lost)" in capsys.readouterr().out
+
+
 def test_labels_of_a_wrong_shape() -> None:
     evaluator = Classification(evaluator_cfg())
     with pytest.raises(ValueError, match=r"\(2, 1\) do not fit 2 predictions"):

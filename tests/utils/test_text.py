@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dassl.utils import DataError, Logger
 from dassl.utils.cli import run_cli
 from dassl.utils.logger import get_logger
-from dassl.utils.text import csv_cell, printable, visible
+from dassl.utils.text import csv_cell, on_one_line, printable, spelled, visible
 
 ROOT = Path(__file__).parents[2]
 ATTACKS = {
@@ -201,3 +201,10 @@ def test_no_cell_begins_like_a_formula(text):
     cell = csv_cell(text).lstrip()
     if len(cell) > 1 and cell[0] in "=+-@":
         float(cell)
+
+
+def test_names_stay_on_their_line():
+    name = "crow\nerror: a\r\n\tb\u2028c"
+    assert on_one_line(name) == "crow error: a b c" and on_one_line("a  b") == "a  b"
+    assert spelled(name) == r"crow\nerror: a\r\n\tb\u2028c"
+    assert spelled("a\xa0b\u200b") == r"a\xa0b\u200b" and spelled("Zaunkönig 鸟") == "Zaunkönig 鸟"
