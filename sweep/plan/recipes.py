@@ -135,11 +135,24 @@ def coop(m: int = 16, position: str = "end", csc: bool = False, label: str = "")
     return Method(label, "CoOp", "CoOp/{backbone}{epochs}", flat, reads_new_classes=not csc)
 
 
-STANDARD = {m.trainer: m for m in (CLIP, ENSEMBLE, LINEAR_PROBE, COOP_WORDS, COCOOP)}
+PAPERS = (CLIP, ENSEMBLE, LINEAR_PROBE, COOP_WORDS, COCOOP)
+# The methods that came after, by their own public recipes for base to new classes.
+LATER = (
+    Method("KgCoOp", "KgCoOp", "KgCoOp/{backbone}_ep100_ctxv1"),
+    Method("ProGrad", "ProGrad", "ProGrad/{backbone}_ep100"),
+    Method("VPT", "VPT", "VPT/vit_b16_c2_ep5_batch4_4"),
+    Method("IVLP", "IVLP", "IVLP/vit_b16_c2_ep5_batch4_2+2ctx"),
+    Method("MaPLe", "MaPLe", "MaPLe/vit_b16_c2_ep5_batch4_2ctx"),
+    Method("PromptSRC", "PromptSRC", "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx"),
+)
+STANDARD = {method.trainer: method for method in (*PAPERS, *LATER)}
+GROUPS = {"all": PAPERS, "family": (CLIP, COOP_WORDS, COCOOP, *LATER)}
 
 
 def methods_for(names: Sequence[str], recipe: str = "") -> tuple[Method, ...]:
-    """Returns the methods for trainers' names; "all" stands for the five of the papers.
+    """Returns the methods for trainers' names.
+
+    "all" stands for the five of CoOp's and CoCoOp's papers, "family" for all that learn prompts.
 
     Args:
         names: registered trainers.
@@ -153,9 +166,10 @@ def methods_for(names: Sequence[str], recipe: str = "") -> tuple[Method, ...]:
     if recipe and not config_exists(recipe):
         raise ConfigError(f"--recipe {recipe}: there is no configs/trainers/{recipe}.yaml")
     methods = []
-    for name in [n for given in names for n in (STANDARD if given == "all" else [given])]:
+    groups = {name: [method.trainer for method in group] for name, group in GROUPS.items()}
+    for name in [n for given in names for n in groups.get(given, [given])]:
         if name not in TRAINER_REGISTRY:
-            allowed = ["all", *sorted(TRAINER_REGISTRY.registered_names())]
+            allowed = [*GROUPS, *sorted(TRAINER_REGISTRY.registered_names())]
             raise UnknownNameError(not_one_of("--trainers", name, allowed))
         if name not in STANDARD and not recipe:
             raise ConfigError(

@@ -15,6 +15,7 @@ from sweep.plan.recipes import (
     COCOOP,
     COOP_WORDS,
     ENSEMBLE,
+    LATER,
     LINEAR_PROBE,
     Method,
     coop,
@@ -43,6 +44,19 @@ _PAPERS = (
         replace(BASE_TO_NEW.default, parts=("base", "new")),
         published="cocoop_table1",
         notes=(H_NOTE,),
+    ),
+    Table(
+        "family",
+        "From base to new classes: the methods that learn prompts",
+        BASE_TO_NEW,
+        layouts.base_to_new,
+        Setting((CLIP, COOP_WORDS, COCOOP, *LATER), _ALL, parts=("base", "new")),
+        published="family",
+        notes=(
+            H_NOTE,
+            "Published numbers of later methods: reprints and public READMEs, averages for some "
+            "(paper/peers_2026.md).",
+        ),
     ),
     Table(
         "cocoop-2",

@@ -14,7 +14,11 @@ FILES = (
     "coop_table1_domain_generalization.csv",
     "coop_table2_prompt_baselines.csv",
     "coop_fig3_few_shot.csv",
+    "later_methods_base_to_new.csv",
+    "peers_base_to_new.csv",
 )
+# Columns "table" that are read as one; the first that has a number gives it.
+TOGETHER = {"family": ("cocoop_table1", "later_methods_base_to_new", "peers_base_to_new")}
 # One method, several names.
 SAME_METHOD = {
     "CLIP": ("Zero-shot CLIP", "Zero-shot CLIP (hand-crafted prompt)", "Prompt engineering"),
@@ -43,13 +47,14 @@ def paper_value(
     """Returns the paper's number, or None if it is not known.
 
     Args:
-        table: value of the column "table".
+        table: value of the column "table", or a key of TOGETHER.
         method, dataset: as the paper calls them.
         shots: 0 for methods that learn nothing.
         split: "base", "new", "H", "source", "target", "target_average" or "test".
     """
-    for label in (method, *SAME_METHOD.get(method, ())):
-        value = numbers().get((table, label, backbone, dataset, shots, split))
-        if value is not None:
-            return value
+    for name in TOGETHER.get(table, (table,)):
+        for label in (method, *SAME_METHOD.get(method, ())):
+            value = numbers().get((name, label, backbone, dataset, shots, split))
+            if value is not None:
+                return value
     return None
