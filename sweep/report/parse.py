@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ from typing import Any
 from dassl.utils import MissingFileError
 from dassl.utils.logger import log_files
 from dassl.utils.results import accuracy_of
-from sweep.report.records import describe, known_settings, require_same
+from sweep.report.records import (
+    SAME,
+    MixedRecordsError,
+    describe,
+    known_settings,
+    require_same,
+)
+from sweep.work.basis import fingerprint
 from sweep.work.kept import DamagedFileError, content_of, records_in, say_once
 
 ACCURACY = re.compile(r"\* accuracy: (\S+)%")
@@ -27,11 +34,12 @@ END_OF_TEST, END_OF_TRAINING = "=> result", "Finish training"
 
 @dataclass(frozen=True)
 class Parsed:
-    """One seed's accuracy in per cent, and where it was read."""
+    """One seed's accuracy in per cent, where it was read, and what no other seed has in common."""
 
     accuracy: float
     source: Path
     described: dict[str, Any]
+    own: Hashable
 
 
 def parse_folder(folder: Path) -> dict[str, Parsed]:
@@ -39,21 +47,37 @@ def parse_folder(folder: Path) -> dict[str, Parsed]:
 
     Raises:
         MissingFileError: there is no such folder, or nothing in it is a finished run.
-        MixedRecordsError: records differ in more than the seed.
+        MixedRecordsError: records differ in more than the seed, or in nothing.
     """
     if not folder.is_dir():
         raise MissingFileError(f"{folder} does not exist; name a folder that holds seed1, seed2 …")
     found = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        parsed = None if place.name.startswith(".") else _seed(place)
-        if parsed is not None:
+        if place.name.startswith("."):
+            continue
+        if (parsed := _seed(place)) is not None:
             found[place.name] = parsed
+        else:
+            say_once(f"{place} holds no finished run: it does not count")
     if not found:
         raise MissingFileError(
             f"no folder in {folder} holds a finished run (results.jsonl or log.txt with a result)"
         )
     require_same({str(p.source): p.described for p in found.values() if p.described})
+    _require_different(found.values())
     return found
+
+
+def _require_different(found: Iterable[Parsed]) -> None:
+    """Raises MixedRecordsError if one seed is there twice, as a copy or a link of a folder is."""
+    seen: dict[Hashable, Path] = {}
+    for parsed in found:
+        other = seen.setdefault(parsed.own, parsed.source)
+        if other != parsed.source:
+            raise MixedRecordsError(
+                f"{other} and {parsed.source} are of one and the same seed, which a mean would "
+                "count twice: move one away"
+            )
 
 
 def folders_of_seeds(folder: Path) -> list[Path]:
@@ -85,7 +109,13 @@ def _from_record(place: Path, path: Path) -> Parsed | None:
             f"{place} counts as not finished"
         )
         return None
-    return Parsed(accuracy, path, describe(found[-1], place))
+    kinds = [{key: record.get(key) for key in SAME if key != "total"} for record in found]
+    if any(kind != kinds[-1] for kind in kinds):
+        what = ", ".join(f"{key} {value}" for key, value in kinds[-1].items() if value is not None)
+        say_once(f"{path} holds several evaluations, of which the last counts: {what}")
+    seed = found[-1].get("seed")
+    own = seed if type(seed) is int and seed >= 0 else fingerprint(found[-1])
+    return Parsed(accuracy, path, describe(found[-1], place), own)
 
 
 def _says_finished(record: Mapping[str, Any]) -> bool:
@@ -100,10 +130,10 @@ def _is_counted(place: Path) -> bool:
 def _from_logs(place: Path) -> Parsed | None:
     """The newest log that holds a result."""
     for path in reversed(log_files(place)):
-        text = (content_of(path) or b"").decode(errors="replace").splitlines()
-        accuracy = last_accuracy(text)
+        text = (content_of(path) or b"").decode(errors="replace")
+        accuracy = last_accuracy(text.splitlines())
         if accuracy is not None:
-            return Parsed(accuracy, path, {})
+            return Parsed(accuracy, path, {}, text)
     return None
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,6 +242,45 @@ def test_an_accuracy_that_cannot_be_true_is_not_parsed(number: float, tmp_path: 
     (tmp_path / "seed3" / "log.txt").write_text(log)
     (tmp_path / "seed1" / ".before").mkdir()
     assert list(parse_folder(tmp_path)) == ["seed1"]
+
+
+def finished_seed(folder: Path, name: str, *changes: dict) -> None:
+    """Writes a seed's folder with a finished evaluation for each of `changes`."""
+    (folder / name).mkdir(parents=True)
+    content = {"status": "finished", "split": "test", "metrics": {"accuracy": 50.0}, "seed": 1}
+    lines = "".join(json.dumps({**content, **change}) + "\n" for change in changes)
+    (folder / name / "results.jsonl").write_text(lines)
+
+
+@pytest.mark.parametrize("copied", [shutil.copytree, lambda a, b: b.symlink_to(a)])
+@pytest.mark.parametrize("kind", ["record", "log"])
+def test_a_seed_is_not_counted_twice(kind: str, copied, tmp_path: Path):
+    """As a copy that somebody keeps beside it, or a link, would be."""
+    for seed in (1, 2):
+        finished_seed(tmp_path, f"seed{seed}", {"seed": seed})
+    if kind == "log":
+        for path in tmp_path.glob("*/results.jsonl"):
+            path.with_name("log.txt").write_text(f"{path}\n=> result\n* accuracy: 50.0%\n")
+            path.unlink()
+    assert len(parse_folder(tmp_path)) == 2
+    copied(tmp_path / "seed1", tmp_path / "seed1 (copy)")
+    with pytest.raises(MixedRecordsError, match=r"seed1 \(copy\).* of one and the same seed"):
+        parse_folder(tmp_path)
+
+
+def test_without_a_seed_records_differ_by_what_they_say(tmp_path: Path):
+    for number in (1, 2):
+        finished_seed(tmp_path, f"run{number}", {"seed": -1, "time": number})
+    assert len(parse_folder(tmp_path)) == 2
+
+
+def test_it_is_said_which_evaluation_counts_and_what_does_not(tmp_path: Path, capsys):
+    finished_seed(tmp_path, "seed1", {"classes": "base"}, {"classes": "new"})
+    finished_seed(tmp_path, "seed2", {"seed": 2, "status": "begun"})
+    assert list(parse_folder(tmp_path)) == ["seed1"]
+    said = capsys.readouterr().out
+    assert "several evaluations, of which the last counts: split test, classes new" in said
+    assert f"{tmp_path / 'seed2'} holds no finished run" in said
 
 
 # --- logs of the public implementation ------------------------------------------------------------
