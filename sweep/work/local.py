@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,8 @@ class _Worker:
         self.errors.seek(max(0, self.errors.tell() - 2000))
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        if -code == getattr(signal, "SIGKILL", None):
+            how += ", as systems do when memory runs out: try fewer --jobs"
         return f"its process died ({how}){': ' + lines[-1] if lines else ''}"
 
     def stop(self) -> None:
@@ -119,6 +122,8 @@ class LocalExecutor:
         else:
             outcome = Outcome("failed", error=worker.death())
             self._remove(worker)
+            if job is not None:
+                job.folder.write_error(outcome.error)  # it could not
         return [(job, outcome)] if job is not None else []
 
     def close(self) -> None:

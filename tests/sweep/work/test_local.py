@@ -61,17 +61,27 @@ def test_an_answer(executor):
             "sys.stderr.write('first\\nno memory\\n'); sys.exit(3)",
             "exit code 3): no memory",
         ),
-        ("os.kill(os.getpid(), 9)", "killed by signal 9)"),
+        ("os.kill(os.getpid(), 15)", "killed by signal 15)"),
+        (
+            "os.kill(os.getpid(), 9)",
+            "killed by signal 9, as systems do when memory runs out: try fewer --jobs)",
+        ),
         (f"sys.stdout.write('{ANSWER[:20]}'); sys.exit(0)", "exit code 0)"),
     ],
 )
-def test_a_dead_worker_is_told_and_replaced(executor, script: str, message: str):
+def test_a_dead_worker_is_told_and_replaced(
+    executor, script: str, message: str, tmp_path: Path, monkeypatch
+):
+    """Also to `sweep status`: the process could not write its error itself."""
+    monkeypatch.chdir(tmp_path)
     one = executor(script)
     for _ in range(2):  # the second by another process
         ended = outcome(one)
         assert ended.state == "failed"
         assert ended.error == f"its process died ({message}"
         assert one.wait(0.01) == []
+    assert JOB.folder.state() == "failed"
+    assert JOB.folder.error() == f"its process died ({message}"
 
 
 def test_closing_ends_what_is_at_work(executor):
