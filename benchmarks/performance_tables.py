@@ -125,10 +125,10 @@ def gpu_day(folder: Path) -> str:
 
 
 def _where(report: dict[str, Any]) -> str:
-    return (
-        f"{report['time'][:10]} on {report['card']}, driver {report['driver']}, torch "
-        f"{report['torch']}, at {str(report['commit'])[:7]}"
+    day, card, driver, torch, commit = (
+        str(report.get(key, "unknown")) for key in ("time", "card", "driver", "torch", "commit")
     )
+    return f"{day[:10]} on {card}, driver {driver}, torch {torch}, at {commit[:7]}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def on_paper(report: dict[str, Any], folder: Path) -> str:
         cells = [f"{found[term]:,.1f}" if term in found else "" for found in jobs.values()]
         name = f"**{term}**" if term in ("total", "four at once") else term
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    found = {r["key"]: r for r in _read(folder / "jobs.json").get("results", [])}
+    found = {r["key"]: r for r in _read(folder / "homework.json").get("results", [])}
     whole = found.get("eurosat CoCoOp", {}).get("whole_seconds")
     shown = "not yet measured" if whole is None else f"{whole:.1f}"
     return "\n".join([*lines, f"| measured on a GPU | {shown} |{' |' * (len(jobs) - 1)}"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from benchmarks.bars import GPU_BARS, GPU_JOB_BARS, Bar
 
-JOBS = ("eurosat CoCoOp", "eurosat CoOp", "caltech101 CoCoOp", "caltech101 CoOp")
+HOMEWORK = "eurosat CoCoOp"
+JOBS = ("eurosat CoOp", "caltech101 CoCoOp", "caltech101 CoOp")
 PROFILED = ("step CoCoOp 5 b4", "step CoCoOp 500 b1", "step CoCoOp 1000 b1", "step CoOp 50 b32")
 HALVES = ("half step CoCoOp 5 b4", "half step CoCoOp 100 b1", "half step CoOp 50 b32")
 SWEEPS = ("sweep first", "sweep again", "sweep by --devices UUID", "sweep with UUID visible")
@@ -24,6 +25,15 @@ def _capture(precision: str) -> tuple[Bar, ...]:
         _figure(f"{name}: difference from plain steps", key, "failing_difference", most=0.05),
         _figure(f"{name}: the run after it, likewise", key, "after_difference", most=0.05),
         _figure(f"{name}: the stream is the default one", key, "failing_leaves_default_stream", 1),
+    )
+
+
+def _job(key: str) -> tuple[Bar, ...]:
+    return (
+        _figure(f"{key}: points apart by graphs", key, "replayed_points", most=0.5),
+        _figure(f"{key}: seconds without graphs", key, "plain_total_seconds"),
+        _figure(f"{key}: seconds with graphs", key, "replayed_total_seconds"),
+        _figure(f"{key}: times faster by graphs, text and steps", key, "gain"),
     )
 
 
@@ -57,16 +67,8 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
         _figure("tests that were skipped", "tests", "skipped", most=0),
         _figure("exit code of pytest", "tests", "exit_code", most=0),
     ),
-    "jobs": (
-        *GPU_JOB_BARS,
-        *(
-            _figure(f"{key}: points apart by graphs", key, "replayed_points", most=0.5)
-            for key in JOBS
-        ),
-        *(_figure(f"{key}: seconds without graphs", key, "plain_total_seconds") for key in JOBS),
-        *(_figure(f"{key}: seconds with graphs", key, "replayed_total_seconds") for key in JOBS),
-        *(_figure(f"{key}: times faster by graphs, text and steps", key, "gain") for key in JOBS),
-    ),
+    "homework": (*GPU_JOB_BARS, *_job(HOMEWORK)),
+    "jobs": tuple(figure for key in JOBS for figure in _job(key)),
     "image": tuple(
         _figure(f"{backbone}, {n} images: images/s", f"{backbone} b{n}", "ours_images_per_s")
         for backbone in ("ViT-B/16", "RN50")

@@ -42,8 +42,8 @@ def _own(name: str, what: str, minutes: float, module: str) -> Part:
 
 # In the order of their worth. Their minutes add up to less than 25, and none has 9.
 PARTS = (
-    _own("machine", "card, versions, switches, kernels chosen, rates", 1.5, "facts"),
-    _own("capture", "a step that cannot be recorded, and the run after it", 1.5, "capture"),
+    _own("machine", "card, versions, switches, kernels chosen, rates", 1, "facts"),
+    _own("capture", "a step that cannot be recorded, and the run after it", 1, "capture"),
     Part(
         "text",
         "training steps beside the papers' formula, with the bars of time and memory",
@@ -51,10 +51,11 @@ PARTS = (
         f"benchmarks/text_encoding.py {ON_GPU} --seconds 2 --only {shlex.join(STEPS)}",
         "benchmarks/text_encoding.py --tiny --seconds 0 --only 'step CoCoOp 5 b4'",
     ),
+    _own("homework", "the whole homework, graphs on and off", 2.5, "homework"),
     _own("half", "fp16 against float64, ours beside the public path", 1.5, "half_precision"),
     _own("profile", "kernels a step, gaps, the ten longest kernels", 2, "step_profile"),
-    _own("tests", "pytest -m gpu", 4, "gpu_tests"),
-    _own("jobs", "whole jobs, graphs on and off", 6, "jobs"),
+    _own("tests", "pytest -m gpu", 3.5, "gpu_tests"),
+    _own("jobs", "the other whole jobs, graphs on and off", 4, "jobs"),
     Part(
         "image",
         "image encoder at 32 and 256 images",
@@ -63,7 +64,7 @@ PARTS = (
         "--backbones ViT-B/16 RN50",
         "benchmarks/image_encoding.py --seconds 0 --batches 1 --backbones ViT-B/32",
     ),
-    _own("sweep", "the digits with four workers: twice, and by UUID", 2.5, "digits"),
+    _own("sweep", "the digits with four workers: twice, and by UUID", 3.5, "digits"),
     Part(
         "loaders",
         "images a second that reach a model",
