@@ -19,17 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dassl.utils.errors import ConfigError
 from encoders.kernels.folding import Folded, fold_norm
 from encoders.kernels.frozen_linear import FrozenLinear, FrozenMLP, norm
 from encoders.kernels.pooled_attention import PooledAttention
 from encoders.resnet import FrozenResNet
-from encoders.tower import FrozenTower
+from encoders.tower import FrozenTower, without_autocast
 
 # Images in a group on a CPU. Transformers: the memory of more than 5 is returned each time,
 # and page faults follow. ResNets: 16 were fastest.
 CPU_IMAGES, CPU_IMAGES_RESNET = 5, 16
+# Attention's kernels, the first that can be used. Not cuDNN's: it makes a plan for each shape.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class ImageEncoder:
@@ -83,7 +86,7 @@ class ImageEncoder:
         weights = [*self.visual.parameters(), *self.visual.buffers()]
         tower = self.folded.get(weights, self.visual.conv1.weight.dtype, self._fold)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image), sdpa_kernel(KERNELS):
             return torch.cat([tower.run(group, *prompts) for group in groups])
 
     def _fold(self, dtype: torch.dtype, backend: str) -> _VisionTransformer | _ResNet:
@@ -109,12 +112,13 @@ class _VisionTransformer(FrozenTower):
     cpu_images = CPU_IMAGES
 
     def __init__(self, visual: Any, dtype: torch.dtype, backend: str) -> None:
-        stream = visual.conv1.weight.dtype
-        super().__init__(visual.transformer, visual.ln_post, visual.proj, stream, dtype, backend)
+        weights = visual.conv1.weight.dtype
+        super().__init__(visual.transformer, visual.ln_post, visual.proj, weights, dtype, backend)
         self.patch = visual.conv1.kernel_size[0]
-        self.first = visual.class_embedding.detach().to(stream)  # (D,)
-        self.positions = visual.positional_embedding.detach().to(stream)  # (L, D)
-        self.norm = visual.ln_pre
+        self.first = visual.class_embedding.detach().to(self.stream)  # (D,)
+        self.positions = visual.positional_embedding.detach().to(self.stream)  # (L, D)
+        self.first_norm = [p.detach().to(self.stream) for p in visual.ln_pre.parameters()]
+        self.first_eps = visual.ln_pre.eps
         # A convolution whose kernel is as large as its stride is a product.
         self.embed = FrozenLinear(visual.conv1.weight.flatten(1), None, dtype, backend)
         last = visual.transformer.resblocks[-1]
@@ -133,7 +137,7 @@ class _VisionTransformer(FrozenTower):
         length = x.shape[1]
         prompts = self.first.new_empty(0, x.shape[2]) if prompts is None else prompts
         deeper = self.deep_vectors(deep, len(prompts))
-        x = _join(x, self.norm(prompts.to(self.stream)))  # (B, L + N, D)
+        x = _join(x, self._first_norm(prompts.to(self.stream)))  # (B, L + N, D)
         for i, block in enumerate(self.blocks):
             replaced = i < len(deeper)
             kept = length if replaced else x.shape[1]  # nobody sees what becomes of replaced ones
@@ -151,7 +155,11 @@ class _VisionTransformer(FrozenTower):
         patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * p * p)
         patches = self.embed(patches).to(self.stream)  # (B, L - 1, D)
         x = torch.cat([self.first.expand(batch, 1, -1), patches], dim=1) + self.positions
-        return self.norm(x)
+        return self._first_norm(x)
+
+    def _first_norm(self, x: Tensor) -> Tensor:
+        weight, bias = self.first_norm
+        return F.layer_norm(x, x.shape[-1:], weight, bias, self.first_eps)
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """(B, L, 3 D) → (B, L, D)"""

@@ -3,7 +3,7 @@
 CLIP's numbers exactly, but for rounding:
 
 - A batch norm that is not trained is a scale and a shift: both fold into the convolution before it,
-  in float64.
+  in float64. Not in float16: the weights of OpenAI's files are that, and would be rounded anew.
 - Images lie in memory channels last, as the libraries behind convolutions like them best.
 - The attention pooling has one query: see `kernels.pooled_attention`.
 
@@ -24,7 +24,7 @@ from encoders.kernels.pooled_attention import PooledAttention
 
 
 class FrozenConv:
-    """Convolution and batch norm as one convolution.
+    """Convolution and batch norm, as one convolution but in float16.
 
     Args:
         conv: without a bias.
@@ -33,14 +33,18 @@ class FrozenConv:
     """
 
     def __init__(self, conv: nn.Conv2d, norm: Any, dtype: torch.dtype) -> None:
-        scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
-        weight = conv.weight.double() * scale[:, None, None, None]
+        weight, self.bias = conv.weight, None
+        self.norm = norm if dtype == torch.float16 else None
+        if self.norm is None:
+            scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+            weight = weight.double() * scale[:, None, None, None]
+            self.bias = (norm.bias.double() - norm.running_mean.double() * scale).to(dtype)
         self.weight = weight.to(dtype, memory_format=torch.channels_last)
-        self.bias = (norm.bias.double() - norm.running_mean.double() * scale).to(dtype)
         self.stride, self.padding = conv.stride, conv.padding
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return out if self.norm is None else self.norm(out)
 
 
 class FrozenResNet:

@@ -41,7 +41,7 @@ from encoders.kernels.frozen_linear import FrozenBlock
 from encoders.kernels.tree_attention import attend
 from encoders.openai import CLIP
 from encoders.prompt_tree import PackedRows, PromptTree, learned_token
-from encoders.tower import FrozenTower
+from encoders.tower import FrozenTower, without_autocast
 
 # Share of the free memory that a chunk may take. Chunks change results by rounding alone.
 MEMORY_SHARE = 0.5
@@ -114,7 +114,7 @@ class TextEncoder(nn.Module):
             return tower.run(part, some, tree, deeper)
 
         # The dtype is decided here and nowhere else: autocast would cast products a second time.
-        with torch.autocast(context.device.type, enabled=False):
+        with without_autocast(context):
             parts = [torch.cat([run(part, some) for some in rows], dim=1) for part in chunks]
             features = torch.cat(parts)  # (G, unique prompts, E)
         return features.index_select(1, tree.order_on(features.device))
@@ -160,7 +160,7 @@ class _TextTower(FrozenTower):
 
     Args:
         encoder: gives the weights.
-        dtype: of the products. The residual stream has the precision of CLIP's weights.
+        dtype: of the products.
         backend: a key of `gemm.BACKENDS`.
     """
 
@@ -270,9 +270,10 @@ class _TextTower(FrozenTower):
     def free_rows(self, grad: bool) -> int:
         """Returns how many rows MEMORY_SHARE of the free memory holds."""
         device = self.positions.device
-        width, size = self.positions.shape[1], self.stream.itemsize
+        width = self.positions.shape[1]
         # What a row keeps in a block: x twice, q, k, v and attention weights, the MLP's 4 D
-        kept = 12 * width * size * (len(self.blocks) + 1 if grad else 2)
+        size = 2 * self.stream.itemsize + 10 * self.dtype.itemsize
+        kept = width * size * (len(self.blocks) + 1 if grad else 2)
         rows = max(1, int(MEMORY_SHARE * free_bytes(device)) // kept)
         return rows if grad else min(rows, INFERENCE_ROWS.get(device.type, 4096))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class FrozenTower:
         transformer: clip's Transformer.
         last_norm: what follows the last block.
         projection: (D, E), behind the norm.
-        stream: precision of the residual stream.
+        stream: precision of the residual stream; float32 at least, as most of what half precision
+            loses is lost in its sums.
         dtype: of the products.
         backend: a key of `gemm.BACKENDS`.
     """
@@ -34,11 +36,12 @@ class FrozenTower:
         backend: str,
     ) -> None:
         *blocks, _ = transformer.resblocks
-        self.dtype, self.stream = dtype, stream
+        self.dtype, self.stream = dtype, torch.promote_types(stream, torch.float32)
         self.n_blocks = len(transformer.resblocks)
         self.heads = transformer.resblocks[0].attn.num_heads
         self.blocks = [FrozenBlock(block, dtype, backend) for block in blocks]
-        self.head = FrozenLinear(*fold_norm(last_norm, projection.t(), None), dtype, backend)
+        full = torch.promote_types(dtype, torch.float32)  # few rows: precision costs nothing here
+        self.head = FrozenLinear(*fold_norm(last_norm, projection.t(), None), full, backend)
         self.eps = last_norm.eps
 
     def deep_vectors(self, deep: Tensor | None, n: int) -> tuple[Tensor, ...]:
@@ -66,8 +69,13 @@ class FrozenTower:
         return deep.to(self.stream).unbind()
 
     def project(self, x: Tensor) -> Tensor:
-        """(..., D) → features (..., E), not normalized."""
+        """(..., D) → features (..., E), not normalized; float32 at least."""
         return self.head(norm(x, self.eps))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Inside, autocast leaves products on the device of `x` in the precision they are given."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def normalize(features: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.logger import get_logger
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
-from encoders.tower import normalize
+from encoders.tower import normalize, without_autocast
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip, load_clip_to_cpu
 from trainers.prompt_trainer import PromptTrainer
@@ -64,7 +64,8 @@ class PromptLearner(custom_clip.BasePromptLearner):
 
     def context(self, image_features: Tensor) -> Tensor:
         """Image features (B, E), of length 1 → context vectors (B, M, D)."""
-        bias = self.meta_net(image_features)  # (B, D)
+        with without_autocast(image_features):
+            bias = self.meta_net(image_features)  # (B, D)
         return self.ctx + bias[:, None]
 
     def forward(self, image_features: Tensor) -> Tensor:
@@ -92,7 +93,9 @@ class CustomCLIP(custom_clip.CustomCLIP):
 
     def logits(self, image_features: Tensor) -> Tensor:
         text_features = self.text_features(image_features)  # (B, C, E)
-        return self.logit_scale.exp() * torch.einsum("be,bce->bc", image_features, text_features)
+        with without_autocast(image_features):
+            similarity = torch.einsum("be,bce->bc", image_features, text_features)
+            return self.logit_scale.exp() * similarity  # (B, C)
 
 
 @TRAINER_REGISTRY.register()

@@ -86,7 +86,7 @@ class CustomCLIP(custom_clip.CustomCLIP):
     prompt_learner_class = PromptLearner
 
     def logits(self, image_features: Tensor) -> Tensor:
-        return self.logit_scale.exp() * image_features @ self.text_features().t()  # (B, C)
+        return custom_clip.cosine_logits(self.logit_scale, image_features, self.text_features())
 
 
 @TRAINER_REGISTRY.register()

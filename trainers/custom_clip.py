@@ -22,7 +22,7 @@ from encoders.openai import CLIP
 from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
 from encoders.tokens import token_count, tokenize, tokenizer
-from encoders.tower import normalize
+from encoders.tower import normalize, without_autocast
 
 logger = get_logger(__name__)
 
@@ -308,5 +308,5 @@ class CustomCLIP(nn.Module):
 
 def cosine_logits(logit_scale: Tensor, image_features: Tensor, text_features: Tensor) -> Tensor:
     """cos(f, w_i) / tau: features (B, E) and (C, E) of length 1 → logits (B, C), in float32."""
-    with torch.autocast(image_features.device.type, enabled=False):
+    with without_autocast(image_features):
         return logit_scale.exp() * image_features @ text_features.t()

@@ -19,7 +19,7 @@ from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
 from encoders.openai import CLIP
-from encoders.tower import normalize
+from encoders.tower import normalize, without_autocast
 from trainers import coop
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import BasePromptLearner
@@ -70,8 +70,9 @@ class PromptLearner(BasePromptLearner):
     def visual_prompts(self) -> tuple[Tensor, Tensor | None]:
         """Returns P~_1, (M, V), and P~_2 ... P~_J, (J - 1, M, V)."""
         pairs = zip(self.compound_prompt_projections, self.compound_prompts_text)
-        deep = [coupling(prompt) for coupling, prompt in pairs]
-        return self.proj(self.ctx), torch.stack(deep) if deep else None
+        with without_autocast(self.ctx):
+            deep = [coupling(prompt) for coupling, prompt in pairs]
+            return self.proj(self.ctx), torch.stack(deep) if deep else None
 
 
 class CustomCLIP(coop.CustomCLIP):

@@ -4,7 +4,8 @@
 
 for each head: the query goes back through the keys' projection, the rows are pooled before the
 values'. b_k adds the same to all scores, which softmax does not see, and the weights' sum is one.
-So the projections cost what they cost for one row instead of N.
+So the projections cost what they cost for one row instead of N: too little to save by half
+precision, which would lose more digits than in the plain order.
 
 Shapes: B images, N rows, D width, H heads, E output size.
 """
@@ -27,7 +28,7 @@ class PooledAttention:
         projections: of queries, keys and values; the softmax scale is added here.
         out: of what the heads return.
         heads: H.
-        dtype: of the products.
+        dtype: of the products; float32 at least.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class PooledAttention:
         heads: int,
         dtype: torch.dtype,
     ) -> None:
-        self.heads, self.dtype = heads, dtype
+        self.heads, self.dtype = heads, torch.promote_types(dtype, torch.float32)
+        dtype = self.dtype
         (q_weight, q_bias), (k_weight, _), (v_weight, v_bias) = projections
         width = q_weight.shape[1]
         scale = (width // heads) ** -0.5

@@ -16,8 +16,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encoders.prompt_tree import PackedRows, Tiles
+
+# The kernels that take a mask, the first that can be used. Not cuDNN's: it makes a plan for each
+# shape, and stops where it has none.
+KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attend(
@@ -94,13 +99,14 @@ def fused_attention(
         trunk = trunk.reshape(1, groups * heads, n_trunk, size).expand(n_tiles, -1, -1, -1)
         return torch.cat([trunk, tiled(own)], dim=2)  # (N, G * H, K + Tk, D/H)
 
-    out = F.scaled_dot_product_attention(
-        tiled(queries),
-        joined(k, trunk_k),
-        joined(v, trunk_v),
-        attn_mask=tiles.mask[:, None],  # the same for all groups and heads
-        scale=1.0,
-    )
+    with sdpa_kernel(KERNELS):
+        out = F.scaled_dot_product_attention(
+            tiled(queries),
+            joined(k, trunk_k),
+            joined(v, trunk_v),
+            attn_mask=tiles.mask[:, None],  # the same for all groups and heads
+            scale=1.0,
+        )
     out = out.transpose(0, 1).reshape(1, groups, heads, -1, size)
     return _merge_heads(out).index_select(1, tiles.slots)
 

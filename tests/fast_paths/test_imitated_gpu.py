@@ -1,0 +1,99 @@
+"""Forward passes on tensors that claim to be on a GPU: their shapes, types and devices alone.
+
+torch's FakeTensorMode refuses what a GPU would refuse (operands on two devices), and what would
+wait for it (a number, or a number of elements, that the host wants to know).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from clip.model import convert_weights
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+
+from encoders import text
+from encoders.kernels import folding
+from tests.golden_recipes import golden_clip, image_size, make_cfg, method_options
+from trainers import cocoop, coop
+
+NAMES = ["cat", "golf ball", "golf course", "annual crop land"]
+KINDS = [
+    (coop, "end", False, "images"),
+    (coop, "middle", False, "features"),
+    (coop, "front", True, "features"),
+    (cocoop, "end", False, "features"),
+]
+
+
+@contextmanager
+def fake_gpu() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "free_bytes", lambda device: 2**34)
+        patch.setattr(folding, "_state", lambda tensors: [])  # they have no address
+        patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield patch
+
+
+def model_of(module: ModuleType, position: str, csc: bool, precision: str) -> nn.Module:
+    method = module.__name__.rpartition(".")[2].upper()
+    case = {"N_CTX": 4, "CTX_INIT": "", "CSC": csc, "CLASS_TOKEN_POSITION": position}
+    clip_model = copy.deepcopy(golden_clip("vit_a"))
+    if precision == "fp16":
+        convert_weights(clip_model)
+    cfg = make_cfg("vit_a", method_options(method, case))
+    return module.CustomCLIP(cfg, NAMES, clip_model)
+
+
+def noted_attention(patch: pytest.MonkeyPatch) -> list[tuple[bool, Tensor | None]]:
+    """Returns a list that takes, of each attention, whether cuDNN may compute it, and its mask."""
+    seen: list[tuple[bool, Tensor | None]] = []
+    attention = F.scaled_dot_product_attention
+
+    def noted(*args: Tensor, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        seen.append((torch.backends.cuda.cudnn_sdp_enabled(), attn_mask))
+        return attention(*args, attn_mask=attn_mask, **kwargs)
+
+    patch.setattr(F, "scaled_dot_product_attention", noted)
+    return seen
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "amp"])
+@pytest.mark.parametrize(("module", "position", "csc", "given"), KINDS)
+def test_forward_pass(module, position, csc, given, precision):
+    model, size = model_of(module, position, csc, precision), image_size("vit_a")
+    learned: set[torch.dtype] = set()
+    if module is cocoop:
+        model.prompt_learner.meta_net.register_forward_hook(
+            lambda _, __, bias: learned.add(bias.dtype)
+        )
+    with fake_gpu() as patch:
+        model.to("cuda")
+        attention = noted_attention(patch)
+        shape = (3, 64) if given == "features" else (3, 3, size, size)
+        forward = model.from_features if given == "features" else model
+        label = torch.empty(3, dtype=torch.long, device="cuda")
+        with torch.autocast("cuda", torch.float16, enabled=precision == "amp"):
+            logits = forward(torch.empty(shape, device="cuda"))
+            loss = F.cross_entropy(logits, label)
+    assert logits.shape == (3, len(NAMES))
+    assert {logits.device.type, loss.device.type} == {"cuda"}
+    assert {logits.dtype, loss.dtype, *learned} == {torch.float32}
+    half = torch.float32 if precision == "fp32" else torch.float16
+    assert model.text_encoder.folded.value.dtype == half
+    assert attention
+    assert not any(by_cudnn for by_cudnn, _ in attention)
+    masks = [mask for _, mask in attention if mask is not None]
+    assert masks
+    for mask in masks:
+        assert mask.dtype == half
+        assert all(stride % 8 == 0 for stride in mask.stride()[:-1]), "it would be copied"
+        assert mask.stride(-1) == 1
