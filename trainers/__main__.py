@@ -55,7 +55,7 @@ def show_check(path: Path, opts: list[str]) -> int:
     """
     if not path.is_file():
         raise MissingFileError(f"{path} is no file; expected that of a trainer, such as my_coop.py")
-    print(path)
+    print(_shown(path))
     fine = True
     for topic, text in _findings(path, opts):
         fine = fine and not text.startswith("!")
@@ -121,7 +121,7 @@ def _about(name: str, path: Path, tree: ast.Module, opts: list[str]) -> Iterator
         yield "settings", f"! {error}"
         return
     if trainers.has_own_settings(name):
-        yield "settings", f"declared by {settings_file(path) or path}"
+        yield "settings", f"declared by {_shown((settings_file(path) or path).resolve())}"
     missing = {key: line for key, line in _keys(tree) if not _has(cfg, key)}
     for key, line in missing.items():
         if key.rpartition(".")[0] not in missing:
@@ -171,12 +171,17 @@ def _dry_run(name: str, cfg: CfgNode, opts: list[str]) -> str:
     return f"two steps on Digits with the CLIP tiny: {shown} on base and new classes"
 
 
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _in_a_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     frame = [f for f in frames if "site-packages" not in f.filename][-1]  # not within torch
-    return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+    where = f"{_shown(Path(frame.filename))}, line {frame.lineno}"
+    return f"{type(error).__name__}: {error} ({where})"
 
 
 def main() -> int:

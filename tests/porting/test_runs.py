@@ -56,3 +56,15 @@ def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str
     assert (base["classes"], new["classes"]) == ("base", "new")
     assert base["trainer"] == new["trainer"] == name and new["total"] > 0
     assert TRAINER_REGISTRY.get(name).__module__ == f"trainers.{file}"
+
+
+def test_loops_of_its_own(foreign, digits: Path, tmp_path: Path, capsys):
+    foreign("mini_loops")
+    common = {"trainer": "MiniLoops", "dataset": "digits", "recipe": "tiny"}
+    run(digits, tmp_path / "base", *FEW, epoch=2, **common)
+    run(digits, tmp_path / "new", *FEW, eval_only=True, model_dir=str(tmp_path / "base"),
+        **{**common, "subsample_classes": "new"})  # fmt: skip
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("found")]
+    assert [line.split(" on ")[1] for line in said] == ["val", "test", "test"]
+    state = load_checkpoint(str(tmp_path / "base/head/model.pth.tar-2"))
+    assert state["epoch"] == 2 and state["val_result"] >= 0
