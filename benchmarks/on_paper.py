@@ -52,7 +52,7 @@ ASSUMED: dict[str, tuple[float, str]] = {
     "flops_share": (0.6, "assumed, of products that fill the card"),
     "bytes_share": (0.8, "assumed"),
     "shortest_kernel_s": (2e-6, "assumed, from one kernel's start to the next one's in a graph"),
-    "launch_s": (4e-6, "assumed, for the host, without a graph"),
+    "launch_s": (4e-6, "assumed, for the host, without a graph; torch's own work may double it"),
     "context_s": (3.0, "assumed: CUDA's context, its libraries, and recording the graphs"),
     "training_processes": (8, "DATALOADER.NUM_WORKERS of the recipes"),
     "cores": (16, "assumed, all of which read test images"),

@@ -7,6 +7,7 @@ from benchmarks.bars import GPU_BARS, GPU_JOB_BARS, Bar
 HOMEWORK = "eurosat CoCoOp"
 JOBS = ("eurosat CoOp", "caltech101 CoCoOp", "caltech101 CoOp")
 PROFILED = ("step CoCoOp 5 b4", "step CoCoOp 500 b1", "step CoCoOp 1000 b1", "step CoOp 50 b32")
+STEPS = ("step CoCoOp 5 b4", "step CoCoOp 1000 b1")
 HALVES = ("half step CoCoOp 5 b4", "half step CoCoOp 100 b1", "half step CoOp 50 b32")
 SWEEPS = ("sweep first", "sweep again", "sweep by --devices UUID", "sweep with UUID visible")
 
@@ -34,6 +35,7 @@ def _job(key: str) -> tuple[Bar, ...]:
         _figure(f"{key}: seconds without graphs", key, "plain_total_seconds"),
         _figure(f"{key}: seconds with graphs", key, "replayed_total_seconds"),
         _figure(f"{key}: times faster by graphs, text and steps", key, "gain"),
+        _figure(f"{key}: difference of what is learned", key, "replayed_difference"),
     )
 
 
@@ -44,11 +46,14 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
         _figure("copy to the card: bytes/s", "rates", "host_to_device_bytes_per_s"),
         _figure("launch by torch: seconds", "rates", "launch_seconds"),
         _figure("kernel in a graph: seconds", "rates", "replay_seconds"),
-        _figure("TF32 in float32 products", "card", "tf32_products", most=0),
-        _figure("TF32 in float32 convolutions", "card", "tf32_convolutions", most=0),
+        _figure("TF32 in float32 products, as torch starts", "card", "tf32_products"),
+        _figure("TF32 in float32 convolutions, as torch starts", "card", "tf32_convolutions"),
     ),
     "capture": (*_capture("fp32"), *_capture("fp16")),
-    "text": GPU_BARS,
+    "text": (
+        *GPU_BARS,
+        *(_figure(f"{key}: steps are replayed", key, "captured", least=1) for key in STEPS),
+    ),
     # A tenth is left to chance: the errors are of a few images.
     "half": tuple(
         _figure(f"{key}: error of {what} over the public path's", key, f"{what}_ratio", most=1.1)
@@ -64,10 +69,14 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
     "tests": (
         _figure("tests that passed", "tests", "passed", least=1),
         _figure("tests that failed", "tests", "failed", most=0),
-        _figure("tests that were skipped", "tests", "skipped", most=0),
+        _figure("tests that were skipped", "tests", "skipped"),
         _figure("exit code of pytest", "tests", "exit_code", most=0),
     ),
-    "homework": (*GPU_JOB_BARS, *_job(HOMEWORK)),
+    "homework": (
+        *GPU_JOB_BARS,
+        *_job(HOMEWORK),
+        _figure("the same of two runs without graphs", HOMEWORK, "again_difference"),
+    ),
     "jobs": tuple(figure for key in JOBS for figure in _job(key)),
     "image": tuple(
         _figure(f"{backbone}, {n} images: images/s", f"{backbone} b{n}", "ours_images_per_s")
