@@ -117,6 +117,10 @@ class RunFolder:
             reason = "its record holds no accuracy, or one that its counts contradict"
             say_once(f"{self.path / RECORDS}: {reason}: the run counts as not done")
             return None, reason
+        found = {accuracy_of(record, counted) for record in records} - {None}
+        if len(found) > 1:
+            shown = ", ".join(f"{value:.3f}%" for value in sorted(found))
+            say_once(f"{self.path / RECORDS}: its records say {shown}: the last one counts")
         return records[-1], ""
 
     def _says_finished(self, record: Mapping[str, Any]) -> bool:

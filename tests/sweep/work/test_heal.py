@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -307,51 +306,7 @@ def test_a_run_at_work_by_hand_is_waited_for(tmp_path: Path, monkeypatch):
     assert folder.state() == "waiting"
 
 
-# --- records that cannot be true ------------------------------------------------------------------
-
-COUNTS = {"total": 200, "correct": 100}
-
-
-@pytest.mark.parametrize(
-    ("number", "changes"),
-    [
-        (float("nan"), {}),
-        (float("inf"), {}),
-        (-0.5, {}),
-        (100.5, {}),
-        (50.0, {"total": 200, "correct": 101}),
-        (50.0, {"total": 0, "correct": 1}),
-        (50.0, {"total": "200", "correct": 100}),
-        (50.0, {"total": 200.0, "correct": 100.0}),
-        (50.0, {**COUNTS, "per_class": [{"total": 200, "correct": 99}]}),
-        (50.0, {**COUNTS, "per_class": [{"total": 200}]}),
-        (50.0, {**COUNTS, "per_class": 3}),
-        (50.0, {"metrics": []}),
-        (50.0, {"metrics": {"accuracy": True}}),
-        (50.0, {"metrics": {"accuracy": "50.0"}}),
-    ],
-)
-def test_an_accuracy_that_cannot_be_true(number: float, changes: dict, tmp_path: Path, capsys):
-    path = record(TRAIN, tmp_path, number, **changes)
-    assert RunFolder(TRAIN, tmp_path).record() is None
-    assert RunFolder(TRAIN, tmp_path).state() == "waiting"
-    assert f"{path}: its record holds no accuracy" in capsys.readouterr().out
-    record(TRAIN, tmp_path, 50.0, **COUNTS, per_class=[{"total": 200, "correct": 100}])
-    assert accuracy(TRAIN, tmp_path) == 50.0
-
-
-@pytest.mark.parametrize("changes", [{"dataset": "DTD"}, {"classes": "new"}, {"shots": 4}])
-def test_the_record_of_another_run_says_nothing(changes: dict, tmp_path: Path):
-    record(TRAIN, tmp_path, **changes)
-    assert RunFolder(TRAIN, tmp_path).record() is None
-
-
-def test_an_evaluator_of_ones_own_may_count_in_its_own_way(tmp_path: Path, monkeypatch):
-    settings = json.loads(json.dumps(TRAIN.settings))
-    settings["TEST"]["EVALUATOR"] = "Mine"
-    monkeypatch.setattr(Run, "settings", property(lambda _: settings))
-    record(TRAIN, tmp_path, 50.0, total=3, correct=3)
-    assert RunFolder(TRAIN, tmp_path).record() is not None
+# --- beginning anew ------------------------------------------------------------------------------
 
 
 def test_what_begins_anew_leaves_nothing_to_go_on_from(tmp_path: Path, monkeypatch):
