@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from dassl.utils import CheckpointError
 from dassl.utils.files import PathLike, listed
 from dassl.utils.logger import get_logger
@@ -36,6 +38,8 @@ def identity_of(trainer: Any) -> dict[str, Any]:
         "weights": trainer.weights_used(),
         "data": dict(getattr(dataset, "provenance", {})),
         "settings": flat(determining_settings(cfg)),
+        "torch": str(torch.__version__),  # plain text, which `weights_only` reads
+        "device": torch.cuda.get_device_name() if trainer.device.type == "cuda" else "cpu",
     }
 
 
@@ -86,6 +90,17 @@ def check_same_run(then: Identity | None, now: Identity, fpath: PathLike) -> Non
             f"{fpath} is of another run, which this one cannot continue: {'; '.join(problems)}. "
             "Give what the run was started with, or start a run of its own without --resume."
         )
+
+
+def note_other_arithmetic(then: Identity | None, now: Identity) -> None:
+    """Says if a training goes on where numbers are rounded in another way."""
+    for key in ("torch", "device"):
+        old, new = (then or {}).get(key), now[key]
+        if old is not None and old != new:
+            logger.warning(
+                f"Note: the run was begun with {key} {old} and goes on with {new}: the last digits "
+                "may differ from those of a run without a break"
+            )
 
 
 def check_usable(then: Identity | None, now: Identity, fpath: PathLike) -> None:

@@ -198,6 +198,7 @@ class ProgressKeeper:
             raise CheckpointError(f"{path} is no saved state of a training: {error!r}") from None
         done = f", after {place.batch} batches of the next" if place.batch else ""
         logger.info(f"Previous epoch: {place.epoch}{done}")
+        identity.note_other_arithmetic(state[identity.KEY], trainer.made_by())
         trainer.model_epoch = place.epoch
         if self._is_own(folder):
             keep_as_newest(path)
@@ -232,6 +233,7 @@ class ProgressKeeper:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path} holds no state to go on from: {error!r}") from None
+        identity.note_other_arithmetic(checkpoint.get(identity.KEY), trainer.made_by())
         if self._is_own(run_folder):
             write_text(path.parent / POINTER_FILE, f"{path.name}\n")
 

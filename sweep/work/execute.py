@@ -17,6 +17,7 @@ from dassl.evaluation import error_analysis
 from dassl.utils import CheckpointError, UserError
 from dassl.utils.locks import LockedError
 from dassl.utils.logger import get_logger
+from dassl.utils.system_errors import explain
 from sweep.plan.run import Run, evaluation_of
 from sweep.work.basis import fingerprint
 from sweep.work.folder import RunFolder
@@ -85,7 +86,8 @@ def execute(job: Job) -> Outcome:
                 time.sleep(pause)
         return Outcome("busy", error=f"another process works on {job.folder.path}")
     except (OSError, NotImplementedError) as error:  # a folder that cannot be written or locked
-        return Outcome("failed", error=f"{type(error).__name__}: {error}")
+        sentence = explain(error) if isinstance(error, OSError) else None
+        return Outcome("failed", error=sentence or f"{type(error).__name__}: {error}")
 
 
 def _execute_locked(job: Job) -> Outcome:

@@ -89,3 +89,28 @@ def test_a_lost_best_model_is_noticed_before_training(
     assert files(out) == before
     (out / best).write_bytes(content)
     run(data, out, *opts, epoch=3, resume=str(out))
+
+
+@pytest.mark.parametrize("kind", ["state", "checkpoint"])
+@pytest.mark.parametrize(("key", "value"), [("torch", "1.13.1"), ("device", "Tesla K80")])
+def test_other_arithmetic_is_said(
+    data: Path, tmp_path: Path, monkeypatch, capsys, kind: str, key: str, value: str
+):
+    """A training may go on with another torch or device, whose last digits may differ."""
+    opts = (*FEW, "TRAIN.CHECKPOINT_FREQ", "1", "TEST.NO_TEST", "True")
+    with monkeypatch.context() as patch:
+        killed_at_writing(patch, 2)
+        with pytest.raises(KilledError):
+            run(data, tmp_path, *opts, epoch=2)
+    os.replace(tmp_path / BEFORE, tmp_path / NEWEST)
+    path = tmp_path / NEWEST
+    if kind == "checkpoint":
+        path.unlink()
+        path = tmp_path / "prompt_learner/model.pth.tar-2"
+    content = load_checkpoint(str(path))
+    content["made_by"][key] = value
+    torch.save(content, path)
+    capsys.readouterr()
+    run(data, tmp_path, *opts, epoch=2, resume=str(tmp_path))
+    said = capsys.readouterr().out
+    assert f"the run was begun with {key} {value} and goes on with" in said
