@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
@@ -20,6 +22,7 @@ from datasets.readers.text_files import home_expanded, read_text
 logger = get_logger(__name__)
 
 DELIMITERS = ",;\t|"
+SEPARATOR_LINE = re.compile(r"\A\s*sep=.[ \t]*(?=[\r\n])", re.IGNORECASE)  # Excel's
 COLUMNS = {  # what a column may be called; the first name wins where several are there
     "path": "path file filename file_name filepath file_path fname image image_path image_file"
     " imagepath img img_path",
@@ -82,14 +85,13 @@ def _require_good(
 
 def _rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the line number and what it says of path, label and split."""
+    text = SEPARATOR_LINE.sub("", text)
     delimiter, header = _header(text)
     places = _places(file, header)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = _reader(text, delimiter, strict=True)
     try:
-        next(reader)  # the header
-        for values in reader:
-            values = [value.strip() for value in values]
-            if not any(values):  # spreadsheets leave lines of commas
+        for number, values in enumerate(_filled(reader)):
+            if number == 0:  # the header
                 continue
             if any(values[len(header) :]):
                 raise DataError(
@@ -105,12 +107,24 @@ def _rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         ) from None
 
 
+def _reader(text: str, delimiter: str, strict: bool = False) -> Any:
+    # Without skipinitialspace, quotes after a blank would be letters.
+    lines = io.StringIO(text, newline="")
+    return csv.reader(lines, delimiter=delimiter, strict=strict, skipinitialspace=True)
+
+
+def _filled(reader: Iterable[list[str]]) -> Iterator[list[str]]:
+    """Yields the rows, without the lines of nothing but commas that spreadsheets leave."""
+    rows = ([value.strip() for value in values] for values in reader)
+    return (values for values in rows if any(values))
+
+
 def _header(text: str) -> tuple[str, list[str]]:
     """Returns the delimiter, and the columns in small letters."""
     found: dict[str, list[str]] = {}
     for delimiter in DELIMITERS:
         try:
-            first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+            first = next(_filled(_reader(text, delimiter)), [])
         except csv.Error:
             first = []
         found[delimiter] = [name.strip().strip("\ufeff").casefold() for name in first]
@@ -145,7 +159,9 @@ def _places(file: Path, header: list[str]) -> dict[str, int]:
             f"{file} has the columns {', '.join(header) or '(none)'}; expected a first line "
             "path,label or path,label,split"
         )
-    unread = [name for place, name in enumerate(header) if place not in places.values()]
+    unread = [
+        name or "(no name)" for place, name in enumerate(header) if place not in places.values()
+    ]
     if unread:
         logger.warning(f"Note: columns of {file} that are not read: {listed(unread, at_most=10)}")
     return places

@@ -16,6 +16,7 @@ MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+NO_TEXT = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"%PDF", b"SQLite format 3", b"PAR1")
 
 
 def find_file(name: str, root: Path) -> Path | None:
@@ -58,6 +59,10 @@ def read_text(path: Path, encoding: str = "") -> str:
         content = path.read_bytes()
     except OSError as error:
         raise MissingFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    if content.startswith(NO_TEXT):
+        raise DataError(
+            f"{path} is a spreadsheet, an archive or the like, no text; export it as CSV in UTF-8"
+        )
     marked = next((name for mark, name in MARKS if content.startswith(mark)), "")
     name = marked or encoding or _utf(content)
     try:

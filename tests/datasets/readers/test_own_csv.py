@@ -155,6 +155,49 @@ def test_lines_that_are_wrong(root, line, message):
         load(root, CSV=str(write_csv(root / "a.csv", [line, *csv_rows()[1:]])))
 
 
+@pytest.mark.parametrize(
+    "above", ["sep=,\n", "SEP=,\r\n", "\n\n", ",,\n", "\ufeffsep=,\n", "sep=,\n\n"]
+)
+def test_lines_above_the_header(root, above):
+    (root / "a.csv").write_text(above + text(","), encoding="utf-8", newline="")
+    assert sizes(load(root, CSV="a.csv")) == (4, 2, 2)
+    bad = "crow/00.jpg,crow,nowhere\n"
+    (root / "a.csv").write_text(above + "path,label,split\n" + bad, encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=f"line {above.count(chr(10)) + 2}: split is 'nowhere'"):
+        load(root, CSV="a.csv")
+
+
+def test_blanks_in_front_of_quotes(root):
+    rows = [", ".join(f'"{value}"' for value in row.split(",")) for row in csv_rows()]
+    write_csv(root / "a.csv", rows, "path, label, split")
+    assert sizes(load(root, CSV="a.csv")) == (4, 2, 2)
+
+
+def test_an_index_without_a_name_is_not_read(root, capsys):
+    write_csv(
+        root / "a.csv", [f"{i},{row}" for i, row in enumerate(csv_rows())], ",path,label,split"
+    )
+    load(root, CSV="a.csv")
+    assert "that are not read: (no name)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("start", [b"PK\3\4", b"\xd0\xcf\x11\xe0\xa1", b"\x1f\x8b\x08"])
+def test_spreadsheets_and_archives(root, start):
+    (root / "birds.xlsx").write_bytes(start + bytes(range(256)))
+    for keys in ({"CSV": "birds.xlsx"}, {"CSV": "birds.xlsx", "ENCODING": "latin-1"}):
+        with pytest.raises(DataError, match=r"birds\.xlsx is a spreadsheet.* export it as CSV"):
+            load(root, **keys)
+
+
+@pytest.mark.parametrize("odd", ["big\xa0crow", "big  crow", "Big_crow", "big crow\u200b"])
+def test_a_label_that_looks_like_another_is_named(root, odd):
+    rows = [row.replace(",crow,", ",big crow,") for row in csv_rows()]
+    rows[3] = rows[3].replace("big crow", odd)
+    write_csv(root / "a.csv", rows)
+    with pytest.raises(DataError, match=r"does not have \(1\): .* Did you mean 'big crow'"):
+        load(root, CSV="a.csv")
+
+
 def test_lines_of_commas_are_no_rows(root):
     file = write_csv(root / "a.csv", [*csv_rows(), ",,", " , ,"])
     assert sizes(load(root, CSV=str(file))) == (4, 2, 2)
