@@ -95,9 +95,10 @@ class Folder(BenchmarkDataset):
         """Returns the items; raises DataError or MissingFileError with what is wrong."""
         root = Path(self.image_dir)
         if not root.is_dir():
+            what = "is no folder" if root.exists() else "does not exist"
             raise MissingFileError(
-                f"DATASET.ROOT (--root) is {root}, which does not exist; it must name the folder "
-                "that holds your class folders, or train and test"
+                f"DATASET.ROOT (--root) is {root}, which {what}; it must name the folder that "
+                "holds your class folders, or train and test"
             )
         source = self.csv_file or root
         parts, passed = self._parts(root)

@@ -159,9 +159,8 @@ def _places(file: Path, header: list[str]) -> dict[str, int]:
             f"{file} has the columns {', '.join(header) or '(none)'}; expected a first line "
             "path,label or path,label,split"
         )
-    unread = [
-        name or "(no name)" for place, name in enumerate(header) if place not in places.values()
-    ]
+    others = [name for place, name in enumerate(header) if place not in places.values()]
+    unread = [name or "(no name)" for name in others]
     if unread:
         logger.warning(f"Note: columns of {file} that are not read: {listed(unread, at_most=10)}")
     return places

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 
 from dassl.utils import DataError
 from dassl.utils.files import listed
@@ -43,11 +45,15 @@ def read_folders(root: str, checks: ImageChecks) -> tuple[Parts, PassedOver]:
     return {UNSPLIT: _class_rows(tree, place, names)}, tree.passed
 
 
-def _inside(tree: ImageTree, path: str) -> str:
-    """Returns the folder that is meant where one folder alone holds everything."""
+def _inside(tree: ImageTree, path: str, part: str | None = None) -> str:
+    """Returns the folder that is meant where one folder alone holds everything.
+
+    Args:
+        part: that is looked into; in a folder for train, another one may be called so.
+    """
     for _ in range(MAX_DEPTH):
         names = [name for name in tree.folders(path) if tree.any_below(os.path.join(path, name))]
-        if tree.images(path) or len(names) != 1 or part_of(names[0]):
+        if tree.images(path) or len(names) != 1 or part_of(names[0]) not in (None, part):
             break
         inner = os.path.join(path, names[0])
         if tree.images(inner) or not tree.folders(inner):
@@ -82,6 +88,7 @@ def _class_rows(tree: ImageTree, parent: str, names: list[str]) -> list[Row]:
             f"layouts {LIST_THEM}."
         )
     rows: list[Row] = []
+    spellings: dict[str, str] = {}
     for name in names:
         paths = tree.below(os.path.join(parent, name))
         if not paths:
@@ -90,7 +97,11 @@ def _class_rows(tree: ImageTree, parent: str, names: list[str]) -> list[Row]:
                 f"{tree.instead(os.path.join(parent, name))}; add some or remove the folder"
             )
         # macOS stores accents decomposed: one class has one name on every machine.
-        rows += [(path, unicodedata.normalize("NFC", name)) for path in paths]
+        plain = unicodedata.normalize("NFC", name)
+        if spellings.setdefault(plain, name) != name:
+            both = f"{spellings[plain]!a} and {name!a}"
+            logger.warning(f"Note: {parent} holds one class in two spellings: {both}")
+        rows += [(path, plain) for path in paths]
     return rows
 
 
@@ -137,14 +148,14 @@ def _read_parts(tree: ImageTree, place: str, found: dict[str, str]) -> Parts:
             inside = os.path.relpath(os.path.join(place, name), tree.root)
             tree.passed.add("folders with images beside train and test", inside)
     train = os.path.join(place, found["train"])
-    deeper = os.path.relpath(_inside(tree, train), train)
+    deeper = Path(_inside(tree, train, "train")).relative_to(train).parts
     parts: Parts = {}
     for part in ("train", "val", "test"):
         if part in found:
-            folder = os.path.normpath(os.path.join(place, found[part], deeper))
+            folder = _as_deep(tree, os.path.join(place, found[part]), deeper, part)
             if not os.path.isdir(folder):
                 raise DataError(
-                    f"the class folders of train lie in {os.path.join(train, deeper)}, but there "
+                    f"the class folders of train lie in {os.path.join(train, *deeper)}, but there "
                     f"is no {folder}; put all parts in the same order"
                 )
             names = _class_folders(tree, folder)
@@ -152,6 +163,15 @@ def _read_parts(tree: ImageTree, place: str, found: dict[str, str]) -> Parts:
                 _refuse_deeper_classes(tree, folder, names)
             parts[part] = _class_rows(tree, folder, names)
     return parts
+
+
+def _as_deep(tree: ImageTree, folder: str, names: Sequence[str], part: str) -> str:
+    """Returns the folder below a part's that is reached by `names`, or by the part's own name."""
+    for name in names:
+        there = tree.folders(folder) if os.path.isdir(folder) else []
+        alone = len(there) == 1 and part_of(there[0]) == part
+        folder = os.path.join(folder, there[0] if alone else name)
+    return folder
 
 
 # --- layouts that may be meant in two ways --------------------------------------------------------

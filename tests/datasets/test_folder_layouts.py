@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,24 @@ def test_a_level_more_within_each_part(tmp_path):
     (tmp_path / "test" / "images").rename(tmp_path / "test" / "pictures")
     with pytest.raises(DataError, match="put all parts in the same order"):
         load(tmp_path)
+
+
+def test_a_part_within_a_folder_for_the_part(tmp_path):
+    """As archives unpack that hold a folder called as they are."""
+    make_classes(tmp_path / "training_set" / "training_set", 5)
+    make_classes(tmp_path / "test_set" / "test_set", 3)
+    assert sizes(load(tmp_path)) == (16, 4, 12)
+    (tmp_path / "test_set" / "test_set").rename(tmp_path / "test_set" / "other")
+    with pytest.raises(DataError, match=r"lie in .*training_set/training_set, but there is no"):
+        load(tmp_path)
+
+
+def test_one_class_in_two_folders(tmp_path, capsys):
+    """A name with an accent that is spelled in two ways."""
+    names = [unicodedata.normalize(form, "Häher") for form in ("NFC", "NFD")]
+    dataset = load(make_classes(tmp_path, 4, (*names, "crow")))
+    assert dataset.classnames == ["Häher", "crow"] and sizes(dataset) == (6, 3, 3)
+    assert r"one class in two spellings: 'Ha\u0308her' and 'H\xe4her'" in capsys.readouterr().out
 
 
 def test_parts_that_hold_images_but_no_classes(tmp_path):
