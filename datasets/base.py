@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json, write_json
 from dassl.utils.errors import not_one_of
-from dassl.utils.files import PathLike
+from dassl.utils.files import PathLike, listed
 from dassl.utils.logger import get_logger
 from dassl.utils.tools import without_garbage_collection
 from datasets.few_shot import describe_sample, few_shot_sample, sample_info, split_digest
@@ -108,6 +108,16 @@ class BenchmarkDataset(DatasetBase):
         )
         self.few_shot_info = sample_info(self, sample, shots, seed)
         logger.info(describe_sample(type(self).dataset_dir, self.few_shot_info))
+        short = [
+            (items[0].classname, len(items))
+            for items in self.split_dataset_by_label(train).values()
+            if len(items) < shots
+        ]
+        if short:
+            logger.warning(
+                f"Note: {len(short)} classes have fewer than {shots} training images, and all of "
+                f"them are taken: {listed([f'{name} ({count})' for name, count in short])}"
+            )
         return sample[0], sample[1] if self.max_val_shots else val, test
 
     def read_data(self) -> Split:
@@ -322,8 +332,11 @@ class BenchmarkDataset(DatasetBase):
         half = math.ceil(len(labels) / 2)
         logger.info(f"SUBSAMPLE {subsample.upper()} CLASSES!")
         selected = labels[:half] if subsample == "base" else labels[half:]
-        if not selected:
-            raise DataError(f"with {len(labels)} class there are no {subsample} classes")
+        if len(selected) < 2:
+            raise DataError(
+                f"DATASET.SUBSAMPLE_CLASSES {subsample} leaves {len(selected)} of {len(labels)} "
+                "classes; there must be two or more to tell apart"
+            )
         new_label = {label: i for i, label in enumerate(selected)}
         return [
             [

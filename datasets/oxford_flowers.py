@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from dassl.utils import MissingFileError, read_json
+from dassl.utils import DataError, MissingFileError, read_json
 from datasets.base import BenchmarkDataset, Split, shipped_classnames, split_classes
-from datasets.readers.annotations import read_mat
+from datasets.readers.annotations import class_number, read_mat
 
 
 @DATASET_REGISTRY.register()
@@ -28,15 +28,20 @@ class OxfordFlowers(BenchmarkDataset):
         """50% train, 20% val, 30% test, class by class in the order of their first image."""
         names = self.class_names()
         classes: dict[int, list[Datum]] = {}
-        for index, number in enumerate(read_mat(self.annotation("imagelabels.mat"), "labels")):
+        source = self.annotation("imagelabels.mat")
+        for index, number in enumerate(read_mat(source, "labels")):
             path = f"{self.image_dir}/image_{index + 1:05d}.jpg"
-            label = int(number) - 1
+            label = class_number(source, number, len(names))
             classes.setdefault(label, []).append(Datum(path, label, classname=names[label]))
         return split_classes(classes.values(), rng=random.Random(1))
 
     def class_names(self) -> list[str]:
         try:
-            names = read_json(self.annotation("cat_to_name.json"))
+            source = self.annotation("cat_to_name.json")
         except MissingFileError:
             return shipped_classnames(type(self).dataset_dir)
-        return [names[str(number)] for number in range(1, len(names) + 1)]
+        names = read_json(source)
+        numbers = [str(number) for number in range(1, len(names) + 1)]
+        if not isinstance(names, dict) or set(names) != set(numbers):
+            raise DataError(f"{source} has no names for the classes 1, 2, ...; fetch it anew")
+        return [str(names[number]) for number in numbers]

@@ -7,7 +7,7 @@ import random
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils.files import PathLike
 from datasets.base import BenchmarkDataset, Split
-from datasets.readers.annotations import read_rows
+from datasets.readers.annotations import class_number, read_rows
 
 
 @DATASET_REGISTRY.register()
@@ -35,7 +35,7 @@ class OxfordPets(BenchmarkDataset):
         return [
             Datum(
                 f"{self.image_dir}/{name}.jpg",
-                int(number) - 1,
+                class_number(path, number),
                 classname=name.rpartition("_")[0].lower(),
             )
             for name, number, *_ in read_rows(path, 4)

@@ -6,7 +6,7 @@ import random
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.base import BenchmarkDataset, Split
-from datasets.readers.annotations import read_mat
+from datasets.readers.annotations import class_number, read_mat
 
 
 @DATASET_REGISTRY.register()
@@ -36,11 +36,11 @@ class StanfordCars(BenchmarkDataset):
         """Returns the images that the first of the annotation files that exists lists."""
         meta = read_mat(self.annotation("devkit/cars_meta.mat"), "class_names")
         names = [year_first(str(name)) for name in meta]
-        rows = read_mat(self.annotation(*annotations), "annotations")
+        path = self.annotation(*annotations)
         return [
             Datum(f"{self.image_dir}/{folder}/{row['fname']}", label, classname=names[label])
-            for row in rows
-            for label in [int(row["class"]) - 1]
+            for row in read_mat(path, "annotations", "fname", "class")
+            for label in [class_number(path, row["class"], len(names))]
         ]
 
 

@@ -8,7 +8,7 @@ import re
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError
 from datasets.base import BenchmarkDataset, Split
-from datasets.readers.annotations import read_rows
+from datasets.readers.annotations import class_number, read_rows
 
 
 @DATASET_REGISTRY.register()
@@ -27,7 +27,7 @@ class UCF101(BenchmarkDataset):
     def build_split(self) -> Split:
         """A fifth of the training images becomes val."""
         rows = read_rows(self.annotation("ucfTrainTestlist/classInd.txt"), 2)
-        labels = {action: int(number) - 1 for number, action in rows}
+        labels = {action: class_number("classInd.txt", number) for number, action in rows}
         trainval = self.read_list("trainlist01.txt", labels)
         test = self.read_list("testlist01.txt", labels)
         return *self.split_trainval(trainval, rng=random.Random(1)), test

@@ -34,8 +34,32 @@ def read_rows(path: Path, fields: int) -> list[list[str]]:
     return [[value.strip() for value in row] for row in rows]
 
 
-def read_mat(path: Path, key: str) -> Any:
+def class_number(source: object, number: Any, n_classes: int | None = None) -> int:
+    """Returns the label, counted from 0, for a class that a file counts from 1.
+
+    Raises:
+        DataError: it is no such number.
+    """
+    try:
+        value = int(str(number))
+    except ValueError:
+        value = 0
+    if not 1 <= value <= (n_classes or value):
+        upto = f" to {n_classes}" if n_classes else ""
+        raise DataError(
+            f"{source} has {number!r:.50} where the number of a class is meant, from 1{upto}; "
+            "unpack the annotations anew"
+        )
+    return value - 1
+
+
+def read_mat(path: Path, key: str, *fields: str) -> Any:
     """Reads one variable of a MATLAB file, with the dimensions of size 1 left out.
+
+    Args:
+        path: of the file.
+        key: name of the variable.
+        fields: that its structures must have.
 
     Raises:
         DataError: the file is damaged or does not have the variable.
@@ -43,7 +67,10 @@ def read_mat(path: Path, key: str) -> Any:
     from scipy.io import loadmat  # slow to import, and only needed to build a split
 
     try:
-        return np.atleast_1d(loadmat(str(path), squeeze_me=True)[key])
+        found = np.atleast_1d(loadmat(str(path), squeeze_me=True)[key])
+        if set(fields) - set(found.dtype.names or ()):
+            raise KeyError(", ".join(fields))
+        return found
     except Exception as error:  # SciPy raises all kinds for damaged files
         raise DataError(
             f"{path} cannot be read as a MATLAB file with '{key}' ({error!r}); unpack it anew"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
-from datasets.readers.annotations import read_mat, read_rows
+from datasets.readers.annotations import class_number, read_mat, read_rows
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -64,9 +64,9 @@ def _from_devkit(folders: list[Path]) -> tuple[Path, dict[str, str]] | None:
         path = folder / GROUND_TRUTH
         if path.is_file() and (folder / "meta.mat").is_file():
             # Numbers 1 to 1000 are the classes in an order of their own, as meta.mat has them.
-            synsets = read_mat(folder / "meta.mat", "synsets")
+            synsets = read_mat(folder / "meta.mat", "synsets", "ILSVRC2012_ID", "WNID")
             wnids = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets}
-            numbers = [int(row[0]) for row in read_rows(path, 1)]
+            numbers = [class_number(path, row[0]) + 1 for row in read_rows(path, 1)]
             return path, {
                 f"ILSVRC2012_val_{index:08d}": wnids.get(number, "")
                 for index, number in enumerate(numbers, start=1)

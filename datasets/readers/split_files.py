@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 import unicodedata
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, listed
+from dassl.utils.logger import get_logger
 from dassl.utils.text import on_one_line
 from datasets.readers.class_order import LARGEST, first_gaps, number
 from datasets.readers.image_checks import check_header
 from datasets.readers.image_tree import EXTENSIONS, is_no_class
+
+logger = get_logger(__name__)
 
 Split = tuple[list[Datum], list[Datum], list[Datum]]  # train, val, test
 PARTS = ("train", "val", "test")
@@ -178,6 +182,8 @@ def _check_duplicates(source: object, parts: list[list[Datum]]) -> None:
         paths = {item.impath: item.label for item in items}.keys()
         if len(paths) < len(items):
             _require_one_label(source, items)
+            again = [path for path, n in Counter(i.impath for i in items).items() if n > 1]
+            logger.warning(f"Note: {source} lists {len(again):,} images twice: {listed(again)}")
         twice += sorted(paths & seen)
         seen |= paths
     if twice:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
+from dassl.utils import DataError
 from datasets.readers.image_checks import ImageChecks
 from datasets.readers.image_tree import ImageTree
 from datasets.readers.pictures import PictureReader
@@ -131,6 +132,26 @@ def test_few_shot_sample_is_kept_and_its_folder_is_no_class(tmp_path, capsys):
     assert paths(again.train_x, root) == paths(first.train_x, root)
     assert again.num_classes == 4
     assert paths(load(root, NUM_SHOTS=2, SEED=2).train_x, root) != paths(first.train_x, root)
+
+
+def test_classes_with_fewer_images_than_shots_are_said(tmp_path, capsys):
+    make_classes(tmp_path / "train", 9)
+    make_classes(tmp_path / "train", 3, ("owl",))
+    make_classes(tmp_path / "test", 2, (*BIRDS, "owl"))
+    make_classes(tmp_path / "val", 1, (*BIRDS, "owl"))
+    assert len(load(tmp_path, NUM_SHOTS=4).train_x) == 4 * 4 + 3
+    said = "1 classes have fewer than 4 training images, and all of them are taken: owl (3)"
+    assert said in capsys.readouterr().out
+    load(tmp_path, NUM_SHOTS=2)
+    assert "fewer than" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("subset", "n"), [("base", 2), ("new", 2), ("new", 3)])
+def test_one_class_alone_is_no_task(tmp_path, subset, n):
+    """Every image of it would be right."""
+    make_classes(tmp_path, 3, BIRDS[:n])
+    with pytest.raises(DataError, match=rf"SUBSAMPLE_CLASSES {subset} leaves 1 of {n} classes"):
+        load(tmp_path, SUBSAMPLE_CLASSES=subset)
 
 
 def test_base_and_new(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scipy.io import savemat
 
 import datasets
 from dassl.utils import DataError, MissingFileError
@@ -165,6 +166,53 @@ def test_missing_and_damaged_annotations_are_named(name, file, tmp_path, monkeyp
     (folder / file).unlink()
     with pytest.raises(MissingFileError, match=f"needs {file}"):
         build(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new"),
+    [
+        ("OxfordPets", "annotations/trainval.txt", " 1 ", " x "),
+        ("OxfordPets", "annotations/test.txt", " 1 ", " 1.5 "),
+        ("OxfordPets", "annotations/test.txt", " 1 ", " 0 "),
+        ("UCF101", "ucfTrainTestlist/classInd.txt", "1 ", "one "),
+        ("OxfordFlowers", "cat_to_name.json", "{", "[{"),
+        ("OxfordFlowers", "cat_to_name.json", '"7"', '"seven"'),
+    ],
+)
+def test_numbers_of_classes_that_are_none(name, file, old, new, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.base.SPLITS", tmp_path / "none")
+    path = fixtures.make(name, tmp_path, per_class=4) / file
+    for split in tmp_path.glob("*/split_zhou_*"):
+        split.unlink()
+    text = path.read_text().replace(old, new, 1)
+    path.write_text(text + "]" if new == "[{" else text)
+    with pytest.raises(DataError, match=rf"{Path(file).name} .*anew"):
+        build(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        ("OxfordFlowers", "imagelabels.mat", {"labels": [1.5, 2.0]}),
+        ("OxfordFlowers", "imagelabels.mat", {"labels": [103]}),
+        ("StanfordCars", "cars_test_annos_withlabels.mat", {"annotations": [1, 2]}),
+    ],
+)
+def test_variables_that_hold_something_else(name, file, content, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.base.SPLITS", tmp_path / "none")
+    folder = fixtures.make(name, tmp_path, per_class=4)
+    (folder / f"split_zhou_{name}.json").unlink(missing_ok=True)
+    savemat(folder / file, content)
+    with pytest.raises(DataError, match=rf"{file} .*anew"):
+        build(name, tmp_path)
+
+
+def test_an_image_that_a_list_names_twice_is_said(tmp_path, capsys):
+    folder = fixtures.make("FGVCAircraft", tmp_path, per_class=1)
+    path = folder / "images_variant_test.txt"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    assert len(build("FGVCAircraft", tmp_path).test) == 101
+    assert "FGVCAircraft lists 1 images twice" in capsys.readouterr().out
 
 
 # --- other places ---------------------------------------------------------------------------------
