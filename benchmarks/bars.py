@@ -61,6 +61,18 @@ def _text_once(key: str) -> Bar:
     )
 
 
+def _memory(key: str, most: float) -> Bar:
+    return _share(key, "bytes", f"{key}: memory over plain", most)
+
+
+FAMILY_BARS = (
+    *(_faster(f"{m}, step, 5 classes", f"step {m} 5 b4", 1.8) for m in ("MaPLe", "PromptSRC")),
+    *(_faster(f"{m}, step, 50 classes", f"step {m} 50 b4", 5) for m in ("MaPLe", "PromptSRC")),
+    *(_faster(f"{m}, step, 500 classes", f"step {m} 500 b4", 15) for m in ("MaPLe", "PromptSRC")),
+    *(_faster(f"{m}, text, 50 classes", f"text {m} 50 b4", 20) for m in ("KgCoOp", "ProGrad")),
+    *(_memory(f"step {m} 5 b4", 0.5) for m in ("MaPLe", "PromptSRC")),
+    *(_memory(f"step {m} 50 b4", 0.2) for m in ("MaPLe", "PromptSRC")),
+)
 CPU_BARS = (
     _faster("CoOp, text, 50 classes", "text CoOp 50 b1", 25),
     _faster("CoCoOp, text, 50 classes, batch 1", "text CoCoOp 50 b1", 25),

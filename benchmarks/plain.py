@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from encoders.openai import CLIP
 
@@ -20,6 +21,39 @@ def encode_prompts(clip_model: CLIP, prompts: Tensor, eot: Tensor) -> Tensor:
     x = clip_model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
     x = clip_model.ln_final(x).type(clip_model.dtype)
     return x[torch.arange(len(x)), eot] @ clip_model.text_projection
+
+
+def encode_deep_prompts(
+    clip_model: CLIP, prompts: Tensor, eot: Tensor, deep: Tensor | None
+) -> Tensor:
+    """As `encode_prompts`; from block 2 on, `deep` (J, M, D) stands behind the start token."""
+    x = (prompts + clip_model.positional_embedding).type(clip_model.dtype)  # (N, L, D)
+    x = x.permute(1, 0, 2)  # (L, N, D)
+    for i, block in enumerate(clip_model.transformer.resblocks):
+        if deep is not None and 1 <= i <= len(deep):
+            own = deep[i - 1][:, None].expand(-1, x.shape[1], -1)  # (M, N, D)
+            x = torch.cat([x[:1], own, x[1 + len(own) :]])
+        x = block(x)
+    x = clip_model.ln_final(x.permute(1, 0, 2)).type(clip_model.dtype)
+    return x[torch.arange(len(x)), eot] @ clip_model.text_projection
+
+
+def encode_prompted_images(
+    visual: nn.Module, image: Tensor, prompts: Tensor, deep: Tensor | None
+) -> Tensor:
+    """Images, with (M, D) vectors behind their patches, and (J, M, D) from block 2 on → (B, E)."""
+    x = visual.conv1(image).flatten(2).transpose(1, 2)  # (B, patches, D)
+    first = visual.class_embedding.expand(len(x), 1, -1)
+    x = torch.cat([first, x], dim=1) + visual.positional_embedding
+    length = x.shape[1]
+    x = visual.ln_pre(torch.cat([x, prompts.expand(len(x), -1, -1)], dim=1))
+    x = x.permute(1, 0, 2)
+    for i, block in enumerate(visual.transformer.resblocks):
+        if deep is not None and 1 <= i <= len(deep):
+            own = deep[i - 1][:, None].expand(-1, x.shape[1], -1)
+            x = torch.cat([x[:length], own])
+        x = block(x)
+    return visual.ln_post(x[0]) @ visual.proj
 
 
 def prompts_of(learner: nn.Module, ctx: Tensor, position: str = "end") -> Tensor:
@@ -73,3 +107,29 @@ def cocoop_logits(model: nn.Module, clip_model: CLIP, image: Tensor) -> Tensor:
 
 def _unit(features: Tensor) -> Tensor:
     return features / features.norm(dim=-1, keepdim=True)
+
+
+def maple_loss(model: nn.Module, clip_model: CLIP, image: Tensor, label: Tensor) -> Tensor:
+    """A training step's loss of a trainers.maple.CustomCLIP."""
+    learner = model.prompt_learner
+    f = _unit(encode_prompted_images(clip_model.visual, image, *learner.visual_prompts()))
+    prompts = prompts_of(learner, learner.ctx)
+    w = _unit(encode_deep_prompts(clip_model, prompts, learner.eot, learner.deep_context()))
+    return F.cross_entropy(clip_model.logit_scale.exp() * f @ w.t(), label)
+
+
+def promptsrc_loss(model: nn.Module, clip_model: CLIP, image: Tensor, label: Tensor) -> Tensor:
+    """A training step's loss of a trainers.promptsrc.CustomCLIP; its text features are kept."""
+    learner, visual, text = (model.prompts[name] for name in model.prompts)
+    scale, g = clip_model.logit_scale.exp(), model.frozen_text_features
+    with torch.no_grad():
+        f = _unit(clip_model.encode_image(image))
+    f_p = _unit(encode_prompted_images(clip_model.visual, image, visual.VPT, visual.deep()))
+    prompts = prompts_of(learner, learner.ctx)
+    g_p = _unit(encode_deep_prompts(clip_model, prompts, learner.eot, text.deep()))
+    logits = scale * f_p @ g_p.t()
+    log_q_p, log_q = logits.log_softmax(dim=1), (scale * f @ g.t()).log_softmax(dim=1)
+    regulation = model.text_weight * (g_p - g).abs().mean()
+    regulation = regulation + model.image_weight * (f_p - f).abs().mean()
+    regulation = regulation + (log_q.exp() * (log_q - log_q_p)).mean()
+    return F.cross_entropy(logits, label) + regulation

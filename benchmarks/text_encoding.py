@@ -230,10 +230,13 @@ class Bench:
         return {**works, "image": without_gradient(model.encode_image)}
 
 
-def measure(bench: Bench, case: Case, seconds: float, room: int) -> dict[str, Any]:
-    """Measures a case; without the plain path where that would need more than `room` bytes."""
+def measure(
+    bench: Bench, case: Case, seconds: float, room: int, compared: bool = False
+) -> dict[str, Any]:
+    """Measures a case; without the plain path where that would need more than `room` bytes, or too
+    long and no bar needs it (`compared`: one does)."""
     works = bench.works(case)
-    if not plain_is_possible(case, bench.device, room):
+    if not plain_is_possible(case, bench.device, room, compared):
         del works["plain"]
     difference = largest_difference(works)
     allowed = 2e-3 if bench.precision == "fp32" else 0.5
@@ -241,7 +244,7 @@ def measure(bench: Bench, case: Case, seconds: float, room: int) -> dict[str, An
         raise AssertionError(f"{case.key}: the paths differ by {difference:.1e}")
     times = by_turns(works, bench.device, seconds, warm="plain" if "plain" in works else "ours")
     result = {"key": case.key, **dataclasses.asdict(case)}
-    result |= {"n_ctx": case.n_ctx or N_CTX[case.method], "difference": difference}
+    result |= {"n_ctx": case.n_ctx or N_CTX.get(case.method), "difference": difference}
     result |= {"ratio": ratio_of(times), "all_seconds": times}
     for name in times:
         result[f"{name}_seconds"] = statistics.median(times[name])
@@ -257,11 +260,11 @@ def measure(bench: Bench, case: Case, seconds: float, room: int) -> dict[str, An
     return result
 
 
-def plain_is_possible(case: Case, device: torch.device, room: int) -> bool:
-    """Whether the plain path fits into `room` bytes, and ends in time."""
+def plain_is_possible(case: Case, device: torch.device, room: int, compared: bool = False) -> bool:
+    """Whether the plain path fits into `room` bytes, and ends in time or is needed."""
     prompts = case.prompts
-    compared = {key for bar in BARS[device.type] if bar.to_plain for key in bar.keys}
-    if device.type == "cpu" and prompts > PLAIN_PROMPTS and case.key not in compared:
+    compared |= any(case.key in bar.keys for bar in BARS[device.type] if bar.to_plain)
+    if device.type == "cpu" and prompts > PLAIN_PROMPTS and not compared:
         return False
     return case.part not in ("text", "step") or prompts * PLAIN_BYTES_PER_PROMPT <= room
 
@@ -319,11 +322,11 @@ def main() -> int:
         peak = max(report["peak_flops_per_s"].values())
         result["share_of_peak"] = result["ours_flops"] / result["ours_seconds"] / peak
         add_result(report, result, args.json)
-        print(_line(result), flush=True)
+        print(line(result), flush=True)
     return failures(report["results"], BARS[args.device]) if args.check else 0
 
 
-def _line(result: dict[str, Any]) -> str:
+def line(result: dict[str, Any]) -> str:
     ratio = "-" if result["ratio"] is None else f"{result['ratio']:.1f}x"
     plain_s = f"{result['plain_seconds']:.3f}" if result["ratio"] else "-"
     return (

@@ -1,0 +1,144 @@
+"""The methods beside CoOp and CoCoOp next to the same written plainly, in one process, by turns.
+
+    python benchmarks/family.py --json benchmarks/results/family_cpu.json
+    python benchmarks/family.py --check
+
+The plain path (`benchmarks/plain.py`) has 77 positions, CLIP's own modules and autograd; class
+features of hand-written prompts are computed once in both. Weights are random, of the size of
+ViT-B/16, with the depths and numbers of vectors of the public recipes.
+
+Parts: "text" is the text features' forward and backward pass, "step" a training step on images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import trainers
+from benchmarks import plain
+from benchmarks.bars import FAMILY_BARS, failures
+from benchmarks.machine import add_result, describe_run
+from benchmarks.measure import Work, matmul_peak
+from benchmarks.text_encoding import NAMES, Bench, Case, class_names, line, measure
+from benchmarks.whole_job_data import REAL, SMALL
+from dassl.config import get_cfg_default
+from dassl.utils.logger import quiet
+from encoders.text import free_bytes
+from trainers import kgcoop, maple, prograd, promptsrc
+
+MODULES = {"MaPLe": maple, "PromptSRC": promptsrc, "KgCoOp": kgcoop, "ProGrad": prograd}
+PLAIN_LOSS = {"MaPLe": plain.maple_loss, "PromptSRC": plain.promptsrc_loss}
+TEMPLATE = "a photo of a {}."
+SIZES = (5, 50, 100, 500)
+CASES = (
+    *(Case("step", method, n, 4) for n in SIZES for method in PLAIN_LOSS),
+    *(Case("text", method, n, 4) for n in (5, 50, 100) for method in ("KgCoOp", "ProGrad")),
+)
+
+
+class FamilyBench(Bench):
+    """A CLIP with random weights, and both paths' works on it."""
+
+    def model(self, case: Case) -> nn.Module:
+        cfg = get_cfg_default()
+        trainers.extend_cfg(cfg)
+        blocks = len(self.clip.transformer.resblocks)
+        if blocks < cfg.TRAINER.MAPLE.PROMPT_DEPTH:  # the tiny model
+            cfg.TRAINER.MAPLE.PROMPT_DEPTH = blocks
+            cfg.TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION = blocks
+            cfg.TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT = blocks
+        names = self.names[next(name for name, most in NAMES if case.n_cls <= most)][: case.n_cls]
+        template = [TEMPLATE] if case.method in ("KgCoOp", "ProGrad") else []
+        torch.manual_seed(1)
+        with quiet():
+            model = MODULES[case.method].CustomCLIP(cfg, names, self.clip, *template)
+        return model.to(self.device)
+
+    def _text(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+        weights = torch.randn(case.n_cls, self.embed, device=self.device)
+        learned = list(model.learned.parameters())
+
+        def both_passes(encode: Callable[[], Tensor]) -> Work:
+            def work() -> list[Tensor]:
+                out = encode()
+                return [out.detach(), *torch.autograd.grad((out * weights).sum(), learned)]
+
+            return work
+
+        return {
+            "plain": both_passes(lambda: plain.coop_features(model, self.clip)),
+            "ours": both_passes(model.text_features),
+        }
+
+    def _step(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
+        label = torch.arange(case.batch, device=self.device) % case.n_cls
+        learned = list(model.learned.parameters())
+        # A rate of zero: each step costs what it costs, and both paths stay comparable.
+        optim = torch.optim.SGD(learned, lr=0.0, momentum=0.9)
+
+        def our_loss() -> Tensor:
+            if hasattr(model, "loss"):
+                return model(image, label)[0]
+            return F.cross_entropy(model(image), label)
+
+        def plain_loss() -> Tensor:
+            return PLAIN_LOSS[case.method](model, self.clip, image, label)
+
+        def step(loss_of: Callable[[], Tensor]) -> Work:
+            def work() -> list[Tensor]:
+                optim.zero_grad()
+                loss = loss_of()
+                loss.backward()
+                optim.step()
+                return [loss.detach(), *(p.grad for p in learned)]
+
+            return work
+
+        return {"plain": step(plain_loss), "ours": step(our_loss)}
+
+
+def select(args: argparse.Namespace) -> list[Case]:
+    needed = {key for bar in FAMILY_BARS for key in bar.keys}
+    cases = [case for case in CASES if case.key in needed or not args.check or args.json]
+    if args.tiny:
+        cases = [case for case in cases if case.n_cls <= 50]
+    return [case for case in cases if not args.only or any(o in case.key for o in args.only)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="say which bars hold; fail if not all")
+    parser.add_argument("--only", nargs="+", help="parts of keys, such as 'step MaPLe'")
+    parser.add_argument("--seconds", type=float, default=20, help="for each case, about")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model: does it run at all?")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--json", help="file for the results; those of other cases stay in it")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    report: dict[str, Any] = {**describe_run(device=args.device), "results": []}
+    report |= {"threads": torch.get_num_threads(), "precision": "fp32"}
+    report["peak_flops_per_s"] = matmul_peak(device, torch.float32)
+    bench = FamilyBench(device, "fp32", class_names(), SMALL if args.tiny else REAL)
+    room = int(0.8 * free_bytes(device))
+    for case in select(args):
+        result = measure(bench, case, args.seconds, room, compared=True)
+        peak = max(report["peak_flops_per_s"].values())
+        result["share_of_peak"] = result["ours_flops"] / result["ours_seconds"] / peak
+        add_result(report, result, args.json)
+        print(line(result), flush=True)
+    return failures(report["results"], FAMILY_BARS) if args.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
