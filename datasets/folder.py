@@ -11,6 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
+from dassl.utils.text import unseen
 from datasets.base import BenchmarkDataset
 from datasets.readers.class_names import alike_in_prompts, class_names
 from datasets.readers.class_order import ordered_classes, with_plain_numbers
@@ -153,6 +154,11 @@ def say_names(classes: list[str], names: list[str]) -> None:
     groups = [" = ".join(map(repr, group)) for group in alike_in_prompts(names, classes)]
     if groups:
         logger.warning(f"Note: classes with one and the same prompt: {listed(groups)}")
+    odd = [f"{name!r} ({unseen(name)[0]})" for name in names if unseen(name)]
+    if odd:
+        logger.warning(
+            f"Note: names with characters that nobody sees, and that CLIP reads: {listed(odd)}"
+        )
 
 
 def checked_template(template: str) -> str:

@@ -20,6 +20,7 @@ from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
+from encoders.tokens import token_count
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip, load_clip_to_cpu
 from trainers.prompt_trainer import PromptTrainer
@@ -103,6 +104,13 @@ class CoOp(PromptTrainer):
         position = cls.settings(cfg).CLASS_TOKEN_POSITION
         if position not in POSITIONS:
             problems.append(not_one_of("TRAINER.COOP.CLASS_TOKEN_POSITION", position, POSITIONS))
+        words = cls.settings(cfg).CTX_INIT.replace("_", " ")
+        if position != "end" and token_count(words) > len(words.split()):
+            problems.append(
+                f"TRAINER.COOP.CTX_INIT is {words!r}, more tokens than words; with "
+                f"CLASS_TOKEN_POSITION {position!r} the last would stand for the class name. Take "
+                "words of one token each, or the position 'end'."
+            )
         return problems
 
     def summarize(self, loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ class-specific context.
 
 from __future__ import annotations
 
+import html
+import unicodedata
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ from yacs.config import CfgNode
 
 from dassl.config import mark_not_determining
 from dassl.utils import ConfigError
+from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
+from dassl.utils.text import unseen
 from encoders.image import ImageEncoder
 from encoders.kernels.folding import Fingerprint
 from encoders.openai import CLIP
@@ -78,10 +82,15 @@ class BasePromptLearner(nn.Module):
         # As upstream: where words are more tokens than words, the last tokens stay constant.
         n_words = len(ctx_init.split())
         self.n_ctx = n_ctx or n_words or settings.N_CTX
+        self.context_length = clip_model.positional_embedding.shape[0]
+        if self.n_ctx >= self.context_length:
+            raise ConfigError(
+                f"{self.n_ctx:,} context vectors (N_CTX, or the words of CTX_INIT) do not fit: "
+                f"CLIP reads {self.context_length} tokens, the class name among them"
+            )
         prompt_prefix = ctx_init or " ".join(["X"] * self.n_ctx)
         self.prompts = [f"{prompt_prefix} {name}." for name in classnames]
         self.name_lens = [token_count(name) for name in classnames]
-        self.context_length = clip_model.positional_embedding.shape[0]
         self.tokenized_prompts = tokenize(self.prompts, self.context_length, classnames)  # (C, 77)
         self._check_prompts(classnames, prompt_prefix)
 
@@ -122,6 +131,10 @@ class BasePromptLearner(nn.Module):
                 f"Note: CTX_INIT's {n_words} words are {n_tokens} tokens; as in the public "
                 f"implementation, the vectors of the first {self.n_ctx} are learned"
             )
+        other = [c for c in dict.fromkeys(prompt_prefix) if not c.isascii()]
+        if other:
+            names = listed([f"{c} ({unicodedata.name(c, 'without a name')})" for c in other])
+            logger.warning(f"Note: CTX_INIT has letters that CLIP has hardly seen: {names}")
         logger.info(f'Initial context: "{prompt_prefix}"')
         logger.info(f"Number of context words (tokens): {self.n_ctx}")
 
@@ -143,7 +156,7 @@ class BasePromptLearner(nn.Module):
         """Returns the first prompts as CLIP reads them: their texts, and their tokens."""
         shown = []
         for text, row, end in zip(self.prompts[:n], self.tokenized_prompts.tolist(), self.eot):
-            tokens = [tokenizer.decoder[i].replace("</w>", "") for i in row[1 : int(end)]]
+            tokens = [tokenizer.decode([i]).strip() for i in row[1 : int(end)]]
             shown.append(f'"{text}" ({" | ".join(tokens)})')
         return ", ".join(shown)
 
@@ -208,6 +221,10 @@ def context_problem(ctx_init: str) -> str:
         return ", which holds no word; leave it empty ('') to start at random."
     if any(mark in ctx_init for mark in "{}"):
         return ", but the class name follows by itself: write the words alone, 'a photo of a'."
+    if unseen(ctx_init):
+        return f", with characters that nobody sees ({unseen(ctx_init)[0]}): leave them out."
+    if html.unescape(ctx_init) != ctx_init:
+        return f", which CLIP reads as {html.unescape(ctx_init)!r}: write it so."
     return ""
 
 

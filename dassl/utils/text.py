@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any, TextIO
 
 # Control characters (C0 but for \t and \n, C1), line separators, marks that turn the direction of
@@ -29,6 +30,15 @@ def on_one_line(name: str) -> str:
 def spelled(name: str) -> str:
     r"""Returns a name as a message shows it: on one line, with \xa0 for a blank that is none."""
     return _UNSEEN.sub(_escaped, visible(name))
+
+
+def unseen(text: str) -> list[str]:
+    """Returns the names of characters that nobody sees, such as ZERO WIDTH SPACE, but for blanks.
+
+    They come along when text is copied from web pages; a tokenizer reads them as letters.
+    """
+    found = dict.fromkeys(c for c in text if unicodedata.category(c)[0] == "C" and not c.isspace())
+    return [unicodedata.name(c, f"U+{ord(c):04X}") for c in found]
 
 
 def printable(text: str, stream: TextIO) -> str:

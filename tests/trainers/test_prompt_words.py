@@ -96,3 +96,52 @@ def test_first_prompts_are_logged_as_they_are_read(capsys, tmp_path):
     (line,) = [line for line in lines if line.startswith("First prompts")]
     assert '"a photo of a cat." (a | photo | of | a | cat | .)' in line
     assert "snow | leopard" in line
+
+
+UNSEEN = [
+    "a\u200bphoto",
+    "a \u200b photo",
+    "\ufeffa photo",
+    "a\u00adphoto",
+    "a photo\0",
+    "\x1b[2Ja",
+]
+
+
+@pytest.mark.parametrize("words", [*UNSEEN, "a \u202ephoto", "a photo\udcff"], ids=ascii)
+def test_characters_that_nobody_sees_are_refused(words):
+    with pytest.raises(ConfigError, match="with characters that nobody sees") as caught:
+        learner(words)
+    (problem,) = CoOp.config_problems(cfg_of(words))
+    assert problem.isprintable() and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("words", ["a photo&nbsp;of", "cats &amp; dogs", "a&#95;b", "&lt;a"])
+def test_entities_are_refused(words):
+    with pytest.raises(ConfigError, match=r"which CLIP reads as .*: write it so"):
+        learner(words)
+
+
+def test_letters_of_other_alphabets_are_named(capsys):
+    learner("\u0430 photo of \u0430")
+    assert "hardly seen: \u0430 (CYRILLIC SMALL LETTER A)\n" in capsys.readouterr().out
+    assert learner("a", names=["café"]).first_prompts() == '"a café." (a | café | .)'
+
+
+@pytest.mark.parametrize("words", ["a photo: a", "it's a", "snowmobiling 123", "a photo of a,"])
+def test_the_rest_of_a_word_is_never_the_class_name(words):
+    """The public implementation takes the first tokens behind M context vectors for the name."""
+    for position in ("middle", "front"):
+        options = {"TRAINER.COOP.CLASS_TOKEN_POSITION": position}
+        cfg = make_cfg("vit_a", {"TRAINER.COOP.CTX_INIT": words, **options})
+        (problem,) = CoOp.config_problems(cfg)
+        assert "the last would stand for the class name" in problem
+    assert not CoOp.config_problems(cfg_of(words))
+    options["TRAINER.COOP.CTX_INIT"] = "a photo of a"
+    assert not CoOp.config_problems(make_cfg("vit_a", options))
+
+
+@pytest.mark.parametrize(("words", "n"), [("", 10**9), ("", 77), ("a " * 50_000, 4)])
+def test_more_context_than_fits(words, n):
+    with pytest.raises(ConfigError, match=r"context vectors .* do not fit: CLIP reads 77 tokens"):
+        learner(words, N_CTX=n)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dassl.utils import DataError, Logger
 from dassl.utils.cli import run_cli
 from dassl.utils.logger import get_logger
-from dassl.utils.text import csv_cell, on_one_line, printable, spelled, visible
+from dassl.utils.text import csv_cell, on_one_line, printable, spelled, unseen, visible
 
 ROOT = Path(__file__).parents[2]
 ATTACKS = {
@@ -208,3 +208,10 @@ def test_names_stay_on_their_line():
     assert on_one_line(name) == "crow error: a b c" and on_one_line("a  b") == "a  b"
     assert spelled(name) == r"crow\nerror: a\r\n\tb\u2028c"
     assert spelled("a\xa0b\u200b") == r"a\xa0b\u200b" and spelled("Zaunkönig 鸟") == "Zaunkönig 鸟"
+
+
+def test_unseen():
+    assert unseen("a photo\tof\na caf\u00e9 \u732b \u3000") == []
+    assert unseen("a\u200bb\u200b\u00ad\x1b\ud800") == [
+        *("ZERO WIDTH SPACE", "SOFT HYPHEN", "U+001B", "U+D800"),
+    ]

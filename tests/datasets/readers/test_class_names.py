@@ -350,3 +350,14 @@ def test_any_classes_with_names_by_class(tmp_path_factory, classes):
         assert class_names(wanted, ordered, tmp_path_factory.getbasetemp()) == list(wanted.values())
     except DataError as error:
         assert "more than once" in str(error) or "both" in str(error)
+
+
+def test_names_with_characters_that_nobody_sees_are_said(capsys):
+    from datasets.folder import say_names
+
+    say_names(["a", "b", "c"], ["snow\u200bleopard", "caf\u00e9", "cat\u00ad"])
+    out = capsys.readouterr().out
+    assert "Note: names with characters that nobody sees, and that CLIP reads: " in out
+    assert "(ZERO WIDTH SPACE)" in out and "(SOFT HYPHEN)" in out and "caf\u00e9' (" not in out
+    say_names(["a"], ["snow leopard"])
+    assert "nobody sees" not in capsys.readouterr().out
