@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 import posixpath
+import re
 import shutil
 import stat
 import struct
@@ -30,6 +31,12 @@ FREE_MEMBERS = 20_000  # that any archive may hold, whatever its size
 MAX_HEADER = 1 << 20  # bytes between the contents of two members of a tar archive
 MAX_DEPTH = 50  # folders within folders
 _CHUNK = 1 << 20  # bytes
+_ON_WINDOWS = os.name == "nt"
+# There, CON.jpg is the console, and a dot or a blank at the end is left out: "a." is "a".
+_WINDOWS_NAME = re.compile(
+    r"(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])\s*(\..*)?|.+[. ]",
+    re.IGNORECASE,
+)
 
 # What Python's modules raise for archives that are damaged, or of a kind that they do not know.
 _DAMAGE = (
@@ -121,9 +128,11 @@ class _Output:
         """Returns a member's name relative to the folder; raises DataError where it leaves it."""
         parts = name.replace("\\", "/")
         normal = posixpath.normpath(parts)
-        drive = name[1:2] == ":" or (os.name == "nt" and ":" in name)
+        drive = name[1:2] == ":" or (_ON_WINDOWS and ":" in name)
         if parts.startswith("/") or normal.split("/")[0] == ".." or drive or "\0" in name:
             self.refuse(f"{name} would leave {self.folder}")
+        if _ON_WINDOWS and any(map(_WINDOWS_NAME.fullmatch, normal.split("/"))):
+            self.refuse(f"{name} is another file, or a device, on Windows")
         if normal.count("/") > MAX_DEPTH:
             self.refuse(f"{name[:80]}... lies more than {MAX_DEPTH} folders deep")
         return normal
@@ -230,6 +239,9 @@ def _extract_zip(archive: Path, out: _Output) -> None:
             mode = stat.S_IFMT(member.external_attr >> 16)  # of the Unix that made it, else 0
             if mode not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
                 out.refuse(f"{member.filename} is no plain file")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # zipfile unpacks others as a whole into memory: some bytes become gigabytes.
+                out.refuse(f"{member.filename} is packed in a way that zip files rarely are")
         out.count(len(members), sum(member.file_size for member in members))
         for member in tqdm(
             members, desc=f"unpacking {visible(archive.name)}", unit=" files", disable=None

@@ -203,3 +203,34 @@ def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "out").write_text("a file in the way")
     with pytest.raises(UnpackError, match="cannot be unpacked to"):
         extract(tar_with(tmp_path / "a.tar", ("d/x", b"x")), tmp_path / "out")
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_members_that_only_unpack_as_a_whole(tmp_path, packed):
+    """Their modules in Python put some bytes that become gigabytes into memory at once."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", packed) as file:
+        file.writestr("good", "x")
+    with pytest.raises(DataError, match="good is packed in a way that zip files rarely are"):
+        extract(tmp_path / "a.zip", tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+
+
+OF_WINDOWS = ["CON", "nul.jpg", "d/aux", "COM1.tar.gz", "lpt9 .txt", "a.", "b ", "d. /x", "a/c:x"]
+
+
+@pytest.mark.parametrize("name", OF_WINDOWS)
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_names_that_are_others_on_windows(tmp_path, monkeypatch, name, kind):
+    path = tmp_path / f"a.{kind}"
+    tar_with(path, (name, b"x")) if kind == "tar" else zip_with(path, (name, "x"))
+    extract(path, tmp_path / "elsewhere")
+    monkeypatch.setattr(archives, "_ON_WINDOWS", True)
+    with pytest.raises(DataError, match=r"on Windows|would leave"):
+        extract(path, tmp_path / "out")
+
+
+def test_names_that_windows_knows_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_ON_WINDOWS", True)
+    names = ["console", "com10", "nullify.jpg", ".hidden", "a..b", "d.e/f g", "auxiliary", "com"]
+    extract(zip_with(tmp_path / "a.zip", *((n, "x") for n in names)), tmp_path / "out")
+    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == len(names)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dassl.utils import DataError, UserError
+from datasets.folder import say_names
 from datasets.readers.class_names import alike_in_prompts, class_names
 from datasets.readers.class_order import number, ordered_classes, other_order, with_plain_numbers
 from tests.datasets.helpers_folder import BIRDS, load, make_classes
@@ -353,8 +354,6 @@ def test_any_classes_with_names_by_class(tmp_path_factory, classes):
 
 
 def test_names_with_characters_that_nobody_sees_are_said(capsys):
-    from datasets.folder import say_names
-
     say_names(["a", "b", "c"], ["snow\u200bleopard", "caf\u00e9", "cat\u00ad"])
     out = capsys.readouterr().out
     assert "Note: names with characters that nobody sees, and that CLIP reads: " in out
