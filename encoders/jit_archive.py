@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dassl.utils import CheckpointError
 from dassl.utils.safe_pickle import PICKLE_DAMAGE, InertUnpickler, Record
+from dassl.utils.sealed import read_member
 
 MAX_PICKLE = 16 << 20  # bytes; those of OpenAI's archives have less than 0.2 MB
 MAX_CODE = 64 << 20  # bytes of all that is compressed, unpacked; tensors are not
@@ -157,7 +158,7 @@ class _Archive:
         return f"{self.root}/{name}" in self.file.NameToInfo
 
     def _read(self, name: str) -> bytes:
-        return self.file.read(f"{self.root}/{name}")  # checks the CRC
+        return read_member(self.file, f"{self.root}/{name}")
 
 
 # --- the pickle -----------------------------------------------------------------------------------

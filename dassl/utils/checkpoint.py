@@ -17,7 +17,7 @@ from dassl.utils.errors import CheckpointError, MissingFileError
 from dassl.utils.files import PathLike, listed, write_text
 from dassl.utils.logger import get_logger
 from dassl.utils.safe_pickle import InertUnpickler
-from dassl.utils.sealed import check_seal, save_sealed
+from dassl.utils.sealed import check_seal, read_member, save_sealed
 
 logger = get_logger(__name__)
 
@@ -134,7 +134,7 @@ def require_readable(path: Path) -> None:
             raise ValueError(f"its {size:,} bytes would become many more")
         for name in archive.namelist():
             if name.endswith("data.pkl"):
-                InertUnpickler(io.BytesIO(archive.read(name))).load()
+                InertUnpickler(io.BytesIO(read_member(archive, name))).load()
 
 
 def _require_pickle(path: Path, head: bytes) -> None:

@@ -59,6 +59,22 @@ def check_seal(fpath: PathLike) -> None:
             _check_members(path, end)
 
 
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Returns what a member of a zip file holds; its checksum is tested.
+
+    `ZipFile.read` unpacks all that is there, however little the table of contents promises.
+
+    Raises:
+        ValueError: it is packed in a way that only unpacks as a whole.
+        zipfile.BadZipFile, KeyError, ...: it is damaged, or there is none.
+    """
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed in a way that torch never packs")
+    with archive.open(info) as member:
+        return member.read(info.file_size)
+
+
 def _sha256(file: IO[bytes], size: int) -> str:
     digest = hashlib.sha256()
     file.seek(0)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,3 +87,27 @@ def test_files_of_other_kinds_are_named(tmp_path, content):
     (tmp_path / "clip.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=f"damaged or no checkpoint: .*{OTHERS[content]}"):
         load(tmp_path / "clip.pt")
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("kind", ["script", "checkpoint", "sealed checkpoint"])
+def test_a_member_that_is_larger_than_it_says(tmp_path, packed, kind):
+    """Some hundred bytes whose table of contents says 100, and which unpack to much more."""
+    size, path = 64 << 20, tmp_path / "clip.pt"
+    names = ["a/data.pkl", *(["a/constants.pkl", "a/byteorder"] if kind == "script" else [])]
+    with zipfile.ZipFile(path, "w", packed) as file:
+        for name in names:
+            file.writestr(name, bytes(size if name == names[-1] else 0))
+    content = bytearray(path.read_bytes())
+    start = content.rindex(b"PK\1\2")
+    content[start + 24 : start + 28] = struct.pack("<I", 100)
+    if kind == "sealed checkpoint":
+        content[-2:] = struct.pack("<H", 71)
+        content += b"sha256:" + hashlib.sha256(content).hexdigest().encode()
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"packed|CRC"):
+        load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 4
