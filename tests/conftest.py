@@ -1,10 +1,11 @@
-"""Puts the repository root on the path (the project runs from there); skips tests without a GPU."""
+"""Puts the repository root on the path (the project runs from there); shares out the GPU."""
 
 import atexit
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Hides the GPU from all tests but those marked `gpu`, their fixtures and their processes."""
+    if item.get_closest_marker("gpu"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.cuda, "device_count", lambda: 0)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fails a test that is marked `gpu` and takes none."""
+    if not item.get_closest_marker("gpu"):
+        return (yield)
+    before = _allocations()
+    result = yield
+    assert _allocations() > before, "marked `gpu`, but nothing was computed on one"
+    return result
+
+
+def _allocations() -> int:
+    return torch.cuda.memory_stats().get("allocation.all.allocated", 0)

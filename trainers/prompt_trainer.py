@@ -29,8 +29,9 @@ logger = get_logger(__name__)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    # On a GPU, replay steps as a CUDA graph where a trainer allows it; plain steps otherwise.
-    cfg.MODEL.CUDA_GRAPH = True
+    # On a GPU, replay steps as a CUDA graph where a trainer allows it; plain steps otherwise. Off
+    # until a GPU has shown equal numbers and a gain.
+    cfg.MODEL.CUDA_GRAPH = False
     mark_not_determining(cfg, "MODEL.CUDA_GRAPH")
 
 
@@ -45,9 +46,9 @@ class PromptTrainer(CLIPTrainer):
     them under autocast with a scaled loss; in both, the learned parameters and the optimizer's
     state are float32. On a CPU everything is float32.
 
-    On a GPU the forward and backward pass is replayed as a CUDA graph (`dassl.engine.step_graph`)
-    if the class says `@frozen_clip(..., capturable_step=True)`. Its model then has a method
-    `step_constants`, as `CustomCLIP` has.
+    With MODEL.CUDA_GRAPH, a GPU replays the forward and backward pass as a CUDA graph
+    (`dassl.engine.step_graph`) if the class says `@frozen_clip(..., capturable_step=True)`. Its
+    model then has a method `step_constants`, as `CustomCLIP` has.
     """
 
     config_node = ""  # the method's settings are in TRAINER.<config_node>
@@ -151,7 +152,9 @@ class PromptTrainer(CLIPTrainer):
         """Half precision where it is safe, with amp; nothing otherwise."""
         if self.precision != "amp":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.float16)
+        # What casts of weights a step keeps, no graph may rely on in the next.
+        keeps = not self.captures_step()
+        return torch.autocast(self.device.type, dtype=torch.float16, cache_enabled=keeps)
 
     def compute_loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C) and labels (B,)."""
@@ -189,7 +192,7 @@ class PromptTrainer(CLIPTrainer):
         self.optim.zero_grad()
         loss, logits = self._step_passes(forward)(inputs, label)
         self.check_loss(loss)
-        self.scaler.step(self.optim)  # amp: waits for the GPU, as it may have to skip the step
+        self.scaler.step(self.optim)  # amp: reads one number, as it may have to skip the step
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
@@ -198,12 +201,10 @@ class PromptTrainer(CLIPTrainer):
     def captures_step(self) -> bool:
         """Whether steps may be replayed as a CUDA graph."""
         promise = self.promise()
-        # Under autocast, casts of weights are cached for a step, which no graph may rely on.
         return (
             promise is not None
             and promise.capturable_step
             and self.device.type == "cuda"
-            and self.precision != "amp"
             and self.cfg.MODEL.CUDA_GRAPH
         )
 
@@ -212,7 +213,7 @@ class PromptTrainer(CLIPTrainer):
         if not self.captures_step():
             return passes
         if self._step_graph is None or self._step_graph.passes.args != passes.args:
-            self._step_graph = StepGraph(passes, self.model)
+            self._step_graph = StepGraph(passes, self.model, autocast=self.precision == "amp")
         return self._step_graph
 
     def after_train(self) -> None:

@@ -23,7 +23,8 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Protocol
 
@@ -61,19 +62,59 @@ class CudaGraph:
         self.graph = torch.cuda.CUDAGraph()
 
     def capture(self, work: Callable[[], Results]) -> Results:
+        """See `Graph`; if it fails, GPU and allocator are left as they were."""
         gc.collect()  # a dead autograd graph in a cycle holds memory, and nodes of another stream
-        stream = _side_stream(torch.cuda.current_device())
-        stream.wait_stream(torch.cuda.current_stream())
+        device, current = torch.cuda.current_device(), torch.cuda.current_stream()
+        stream, pool = _side_stream(device), torch.cuda.graph_pool_handle()
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             work()  # libraries set up what they need once a stream
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
         # Other threads, such as those that pin batches, may use the GPU meanwhile.
         mode = "thread_local"
-        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode=mode):
-            return work()
+        try:
+            with (
+                _no_garbage_collection(),
+                torch.cuda.graph(self.graph, pool, stream, capture_error_mode=mode),
+            ):
+                return work()
+        except BaseException:
+            torch.cuda.set_stream(current)
+            _failed.append(self.graph)
+            self.graph.reset()
+            _give_back(device, pool)
+            raise
 
     def replay(self) -> None:
         self.graph.replay()
+
+
+_failed: list[torch.cuda.CUDAGraph] = []  # torch's allocator of pinned memory may still ask them
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """What is collected may be another graph, or memory of the GPU: no recording survives that."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _give_back(device: int, pool: tuple[int, int]) -> None:
+    """Ends what `capture_end` leaves going where recording has failed: allocating to the pool.
+
+    torch has no public function for that (its own graph trees call these).
+    """
+    names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # from 2.8; before
+    ends = [getattr(torch._C, name) for name in names if hasattr(torch._C, name)]
+    with suppress(RuntimeError):  # recording had not begun
+        for end in ends[:1]:
+            end(device, pool)
+            torch._C._cuda_releasePool(device, pool)
 
 
 @cache
@@ -95,17 +136,23 @@ class StepGraph:
             gradients in the parameters' `.grad`.
         model: has the parameters, and a method `step_constants` (see `CustomCLIP`).
         make_graph: makes what records and replays.
+        autocast: products are in half precision, though the model is not; autocast must then cache
+            no casts, which would be recorded as constants.
     """
 
     def __init__(
-        self, passes: Passes, model: nn.Module, make_graph: Callable[[], Graph] = CudaGraph
+        self,
+        passes: Passes,
+        model: nn.Module,
+        make_graph: Callable[[], Graph] = CudaGraph,
+        autocast: bool = False,
     ) -> None:
         self.passes, self.make_graph = passes, make_graph
         self.given_up: str | None = None
         self._constants: Callable[[], tuple] = model.step_constants
         self._tensors = [*model.parameters(), *model.buffers()]
-        half = any(t.dtype in (torch.float16, torch.bfloat16) for t in self._tensors)
-        self._tolerance = HALF_TOLERANCE if half else TOLERANCE
+        in_half = any(t.dtype in (torch.float16, torch.bfloat16) for t in self._tensors)
+        self._tolerance = HALF_TOLERANCE if in_half or autocast else TOLERANCE
         self._recordings: dict[tuple, _Recording] = {}
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +223,7 @@ class StepGraph:
         self._recordings.clear()
         logger.warning(
             "Training goes on without a CUDA graph, slower but with the same numbers (%s). "
-            "MODEL.CUDA_GRAPH False does without it from the start.",
+            "Without MODEL.CUDA_GRAPH True, it does so from the start.",
             reason,
         )
 

@@ -37,7 +37,7 @@ from trainers.prompt_trainer import PromptTrainer
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = pytest.mark.parametrize("trainer_class", [CoOp, CoCoOp])
 NAMES = ["abbey", "golf course", "golf ball", "annual crop land", "river"]
-TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2}
+TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2, "amp": 5e-2}
 on_gpu = pytest.mark.gpu
 
 
@@ -172,6 +172,7 @@ def test_whole_runs(data, tmp_path, fake):
 @METHODS
 def test_resumed_training_on_a_gpu(data, tmp_path, monkeypatch, trainer_class):
     opts = ("DATASET.NUM_SHOTS", "4", "TRAIN.CHECKPOINT_FREQ", "2", "MODEL.FEATURES.STORE_MB", "0")
+    opts += ("MODEL.CUDA_GRAPH", "True")
     name = trainer_class.__name__
     recipes = {"CoOp": "CoOp/vit_b16_ctxv1", "CoCoOp": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
     flags = {"trainer": name, "recipe": recipes[name], "train_batch_size": 4, "epoch": 5}
@@ -195,14 +196,22 @@ def test_resumed_training_on_a_gpu(data, tmp_path, monkeypatch, trainer_class):
 def test_where_steps_are_captured():
     (batch,) = make_batches(2)
     trainer = build(CoOp, [batch])
-    assert not trainer.captures_step(), "on a CPU"
     trainer.device = torch.device("cuda")
+    assert not trainer.captures_step(), "unless it is asked for"
+    trainer.cfg.MODEL.CUDA_GRAPH = True
     assert trainer.captures_step()
+    trainer.device = torch.device("cpu")
+    assert not trainer.captures_step()
+
+
+def test_no_cast_is_kept_for_a_step_that_is_captured(monkeypatch):
+    """A graph would read the weights as they were cast while it was recorded."""
+    trainer = build(CoOp, make_batches(2))
     trainer.precision = "amp"
-    assert not trainer.captures_step()
-    trainer.precision = "fp16"
-    trainer.cfg.MODEL.CUDA_GRAPH = False
-    assert not trainer.captures_step()
+    for captured in (False, True):
+        monkeypatch.setattr(trainer, "captures_step", lambda captured=captured: captured)
+        with trainer.autocast():
+            assert torch.is_autocast_cache_enabled() == (not captured)
 
 
 def test_the_statement_is_not_inherited():
@@ -211,7 +220,7 @@ def test_the_statement_is_not_inherited():
     class Mine(CoOp):
         pass
 
-    trainer = fed_by(Mine, NAMES, make_batches(2))(make_cfg("vit_a"))
+    trainer = fed_by(Mine, NAMES, make_batches(2))(make_cfg("vit_a", {"MODEL.CUDA_GRAPH": True}))
     trainer.device = torch.device("cuda")
     assert not trainer.captures_step()
     assert CoOp.promise().capturable_step
@@ -233,7 +242,8 @@ def test_a_graph_is_gone_after_training(fake, tmp_path, data):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CoOp, "after_train", after_train)
-        run(data, tmp_path, "DATASET.NUM_SHOTS", "2", epoch=1, train_batch_size=2)
+        opts = ("DATASET.NUM_SHOTS", "2", "MODEL.CUDA_GRAPH", "True")
+        run(data, tmp_path, *opts, epoch=1, train_batch_size=2)
     assert kept[0]._step_graph is None
 
 
@@ -243,7 +253,7 @@ def test_a_graph_is_gone_after_training(fake, tmp_path, data):
 class HostReads(TorchDispatchMode):
     """Notes operations that hand a number, or a number of elements, to the host."""
 
-    KINDS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
+    KINDS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "_unique")
 
     def __init__(self) -> None:
         super().__init__()
@@ -251,34 +261,72 @@ class HostReads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        if name.startswith(self.KINDS):
+        indices = args[1] if name.startswith("index") and len(args) > 1 else None
+        by_mask = isinstance(indices, (list, tuple)) and any(
+            isinstance(index, Tensor) and index.dtype == torch.bool for index in indices
+        )
+        if name.startswith(self.KINDS) or by_mask:
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
 
 
-@METHODS
-@pytest.mark.parametrize("chunk", [0, 12])
-def test_a_step_reads_nothing_back(monkeypatch, trainer_class, chunk):
-    """As on a GPU, where reading waits; on a CPU it costs nothing and the loss is looked at."""
+STEPS = [
+    (CoOp, {}),
+    (CoOp, {"MODEL.TEXT_CHUNK": 12}),
+    (CoOp, {"TRAINER.COOP.CLASS_TOKEN_POSITION": "middle"}),
+    (CoOp, {"TRAINER.COOP.CLASS_TOKEN_POSITION": "front", "TRAINER.COOP.CSC": True}),
+    (CoCoOp, {}),
+    (CoCoOp, {"MODEL.TEXT_CHUNK": 12}),
+]
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize(("trainer_class", "options"), STEPS)
+def test_a_step_reads_nothing_back(monkeypatch, trainer_class, options, precision):
+    """As on a GPU, where reading waits; on a CPU it costs nothing and the loss is looked at.
+
+    With amp, the scaler reads one number: whether the step has to be skipped.
+    """
     monkeypatch.setattr(text, "attend", tree_attention.fused_attention)  # the GPU's
-    batches = make_batches(*[3] * 4)
-    trainer = build(trainer_class, batches, **{"MODEL.TEXT_CHUNK": chunk})
+    monkeypatch.setattr(prompt_trainer, "resolve_precision", lambda prec, device, key: prec)
+    batches, key = make_batches(*[3] * 4), f"TRAINER.{trainer_class.config_node}.PREC"
+    trainer = build(trainer_class, batches, **{key: precision, **options})
     trainer.num_batches = len(batches)
     trainer.forward_backward(batches[0])  # makes what is made once
+    by_scaler = ["_local_scalar_dense"] * (precision == "amp")
     with HostReads() as on_cpu:
         trainer.forward_backward(batches[1])
-    assert on_cpu.seen == ["_local_scalar_dense"], "the look at the loss is seen"
+    assert on_cpu.seen == ["_local_scalar_dense", *by_scaler], "the look at the loss is seen"
     monkeypatch.setattr(step_reports, "must_wait", lambda value: isinstance(value, Tensor))
-    for name in ("item", "tolist", "numpy", "cpu"):
+    names = ("tolist", "numpy", "cpu") if by_scaler else ("item", "tolist", "numpy", "cpu")
+    for name in names:
         monkeypatch.setattr(Tensor, name, _forbidden, raising=False)
     with HostReads() as reads:
         for trainer.batch_idx in (2, 3):  # the last of them ends an epoch
             trainer.forward_backward(batches[trainer.batch_idx])
-    assert reads.seen == []
+    assert reads.seen == 2 * by_scaler
 
 
 def _forbidden(*_: Any) -> None:
     raise AssertionError("read back to the host")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.item(),
+        lambda x: bool(x),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: torch.where(x > 0),
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.unique(),
+    ],
+)
+def test_what_would_wait_is_seen(read):
+    with HostReads() as reads:
+        read(torch.ones(1))
+    assert reads.seen
 
 
 @contextmanager
@@ -293,7 +341,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 @on_gpu
 @METHODS
-@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])  # amp's scaler reads one number
 @pytest.mark.parametrize("captured", [True, False])
 def test_a_step_never_waits_for_the_gpu(trainer_class, precision, captured):
     key = f"TRAINER.{trainer_class.config_node}.PREC"

@@ -141,13 +141,20 @@ def test_under_autocast(family):
     assert_close(got, normalize(visual(image)), 0.03)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_families_on_a_gpu(family, dtype):
+ON_GPU = [
+    pytest.param("cuda", dtype, name, marks=pytest.mark.gpu)
+    for dtype in (torch.float32, torch.float16)
+    for name in FAMILIES
+]
+TWINS = [("cpu", torch.float16, name) for name in ("RN50", "ViT-B/32")]
+
+
+@pytest.mark.parametrize(("device", "dtype", "family"), [*TWINS, *ON_GPU])
+def test_whole_encoders_in_a_precision(device, dtype, family):
+    """Norms are converted, too: not as OpenAI's files are loaded, but as `.half()` does it."""
     visual = visual_of(family)
-    image = pictures(visual, 17)
+    image = pictures(visual, 17 if device == "cuda" else 3)
     exact = doubled(visual)(image.double())
-    got = ImageEncoder(visual.to("cuda", dtype))(image.to("cuda", dtype))
+    got = ImageEncoder(visual.to(device, dtype))(image.to(device, dtype))
     tolerance = HALF if dtype == torch.float16 else 10 * FORWARD
     assert_close(normalize(got).cpu(), normalize(exact), tolerance)
