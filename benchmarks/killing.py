@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ def start(arguments: list[str], before: Callable[[], Any] | None = None) -> int:
         return pid
     code = 1
     try:
+        let_interrupts_in()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.setsid()
         os.dup2(nowhere, 1)
@@ -87,6 +88,11 @@ def start(arguments: list[str], before: Callable[[], Any] | None = None) -> int:
         code = run_cli(lambda: train.main(train.build_parser().parse_args(arguments)))
     finally:
         os._exit(code)
+
+
+def let_interrupts_in() -> None:
+    """Has SIGINT interrupt, also where a shell started us in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait(pid: int) -> int:
@@ -163,7 +169,7 @@ def die_in_writing(name: str, count: int, moment: str) -> Callable[[], None]:
 def traces(folder: Path) -> dict[str, Any]:
     """Returns all that must be the same in two runs, whatever happened to them."""
     return {
-        "files": sorted({_name(path, folder) for path in folder.rglob("*") if path.is_file()}),
+        "files": sorted({_name(path, folder) for path in _files(folder)}),
         "checkpoints": {p.name: _content(p) for p in sorted(folder.glob("*/model*"))},
         "pointers": [p.read_text() for p in sorted(folder.glob("*/checkpoint"))],
         "records": [
@@ -178,6 +184,12 @@ def traces(folder: Path) -> dict[str, Any]:
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Returns the kinds of traces that differ."""
     return [kind for kind in one if one[kind] != other[kind]]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yields all files but those of an attempt that a sweep has put aside."""
+    aside = folder / ".before"
+    return (p for p in folder.rglob("*") if p.is_file() and not p.is_relative_to(aside))
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from dassl.config.yaml_file import read_yaml
 from dassl.engine import identity
 from dassl.engine.progress import (
     Place,
@@ -36,6 +36,10 @@ from dassl.utils.results import config_digest, determining_settings
 
 logger = get_logger(__name__)
 
+CANNOT_GO_ON = (
+    "cannot be gone on with: SEED is negative, so each start draws another few-shot sample; give "
+    "--seed"
+)
 EXTRA = "progress"  # entry of a checkpoint in the public format
 
 
@@ -54,6 +58,12 @@ class ProgressKeeper:
         self._epoch_random: dict[str, Any] | None = None
         self._wanted: Place | None = None  # within the epoch that a resumed run begins with
         self._saved_at = time.monotonic()
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a stopped training can be continued: not if nobody can draw its sample again."""
+        sample = getattr(self.trainer.dm.dataset, "provenance", {}).get("few_shot")
+        return self.trainer.cfg.SEED >= 0 or not sample
 
     # --- while training ---------------------------------------------------------------------------
 
@@ -136,6 +146,8 @@ class ProgressKeeper:
         where = f"epoch {trainer.epoch + 1} of {trainer.max_epoch}"
         self.save()
         message = f"{stop} in {where}; what was learned is kept in {folder}"
+        if not self.can_go_on:
+            return TrainingStopped(stop.signum, f"{message}, but {CANNOT_GO_ON}")
         return TrainingStopped(stop.signum, message, folder)
 
     # --- resuming ---------------------------------------------------------------------------------
@@ -267,9 +279,9 @@ class ProgressKeeper:
     def _check_config(self, path: Path) -> None:
         made_by = self.trainer.made_by()
         try:
-            then = determining_settings(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ValueError, TypeError, AttributeError):
-            logger.warning(f"Note: {path} cannot be read")
+            then = determining_settings(read_yaml(path))
+        except (ValueError, TypeError, AttributeError) as error:
+            logger.warning(f"Note: what {path} says is not compared: {error}")
             return
         known = {"settings": identity.flat(then), "classnames": made_by["classnames"]}
         identity.check_same_run(known, made_by, path)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dassl.engine import identity
+from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.logger import get_logger
 from dassl.utils.results import accuracy_of, config_digest, read_records, versions
 
@@ -24,6 +25,17 @@ def forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         gc.collect()  # their trainers refer to themselves, and hold their memory until then
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def evaluated(trainer: Any, split: str) -> dict[str, float]:
+    """Returns the evaluator's results; scores that are no numbers are refused by image."""
+    try:
+        return trainer.evaluator.evaluate()
+    except NonFiniteScoresError as error:
+        items = trainer.dm.dataset.val if split == "val" else trainer.dm.dataset.test
+        if error.position is None or not 0 <= error.position < len(items or ()):
+            raise
+        raise NonFiniteScoresError(f"{error} It is {items[error.position].impath}.") from None
 
 
 def evaluation_record(

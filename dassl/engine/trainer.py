@@ -21,10 +21,11 @@ from dassl.data.datasets import image_reader
 from dassl.engine import step_reports
 from dassl.engine.base import TrainerBase
 from dassl.engine.identity import identity_of
-from dassl.engine.keeper import ProgressKeeper
+from dassl.engine.keeper import CANNOT_GO_ON, ProgressKeeper
 from dassl.engine.progress import forget_progress
 from dassl.engine.record import (
     accuracy_if_finished,
+    evaluated,
     evaluation_record,
     forget_peak_memory,
     title,
@@ -33,14 +34,9 @@ from dassl.engine.record import (
 from dassl.engine.signals import TrainingStopped
 from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
-from dassl.utils import (
-    AverageMeter,
-    MetricMeter,
-    mkdir_if_missing,
-)
+from dassl.utils import AverageMeter, MetricMeter, mkdir_if_missing
 from dassl.utils.checkpoint import BEST_FILE
 from dassl.utils.device import device_of
-from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.logger import get_logger
 from dassl.utils.results import append_record
 
@@ -140,6 +136,8 @@ class SimpleTrainer(TrainerBase):
     def before_train(self) -> None:
         if not self.cfg.RESUME:
             logger.info("No checkpoint found, train from scratch")
+        if not self._keeper.can_go_on:
+            logger.warning(f"Note: if this training is stopped, it {CANNOT_GO_ON}")
         log_dir = Path(self.output_dir) / "tensorboard"
         mkdir_if_missing(log_dir)
         self.init_writer(str(log_dir))
@@ -231,25 +229,16 @@ class SimpleTrainer(TrainerBase):
             self.evaluator.process(output, labels)
             if analysis is not None:
                 analysis.add(output, labels, batch)
-        results = self._evaluate(split)
+        results = evaluated(self, split)
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         record = self.result_record(split, results, time.perf_counter() - start)
         if analysis is not None:
             analysis.save(self.output_dir, title(record), self.cfg.DATASET.ROOT)
+        self.flush_writer()
         append_record(Path(self.output_dir) / "results.jsonl", record)  # last: it says "finished"
         self.last_accuracy = next(iter(results.values()))
         return self.last_accuracy
-
-    def _evaluate(self, split: str) -> dict[str, float]:
-        """Returns the evaluator's results; scores that are no numbers are refused by image."""
-        try:
-            return self.evaluator.evaluate()
-        except NonFiniteScoresError as error:
-            items = self.dm.dataset.val if split == "val" else self.dm.dataset.test
-            if error.position is None or not 0 <= error.position < len(items or ()):
-                raise
-            raise NonFiniteScoresError(f"{error} It is {items[error.position].impath}.") from None
 
     def test_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Returns the model's output and the labels of a batch, on the device."""

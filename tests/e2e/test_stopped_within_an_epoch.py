@@ -11,7 +11,7 @@ import torch
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.signals import TrainingStopped
-from dassl.utils import load_checkpoint
+from dassl.utils import CheckpointError, load_checkpoint
 from tests.runs import log_lines, make_eurosat, run
 from trainers.coop import CoOp
 
@@ -95,6 +95,17 @@ def test_it_is_said_what_is_left(data: Path, tmp_path: Path, monkeypatch):
             run(data, tmp_path, *FEW, epoch=2)
     assert str(tmp_path) in str(stop.value)
     assert any("stopped by SIGTERM" in line for line in log_lines(tmp_path))
+
+
+def test_what_cannot_be_gone_on_with_says_so(data: Path, tmp_path: Path, monkeypatch):
+    """Without a seed each start draws another sample: said before training, not after a stop."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(TrainingStopped, match=r"kept in .*, but cannot be gone on with: SEED"):
+            run(data, tmp_path, *FEW, epoch=2, seed=-1)
+    assert any("if this training is stopped, it cannot be" in line for line in log_lines(tmp_path))
+    with pytest.raises(CheckpointError, match=r"few_shot\.digest\.train of the data was"):
+        run(data, tmp_path, *FEW, epoch=2, seed=-1, resume=str(tmp_path))
 
 
 def test_a_longer_training_leaves_the_shorter_ones_log_alone(data: Path, tmp_path: Path):

@@ -86,3 +86,16 @@ def test_checkpoint(data: Path, tmp_path: Path, content: Any):
         run(data, tmp_path / "x", *FEW, **flags)
     with pytest.raises(UserError):
         run(data, tmp_path / "x", *FEW, epoch=1, resume=str(tmp_path / "model"))
+
+
+BOMB = "a: &a [1]\n" + "".join(
+    f"{y}: &{y} [{', '.join([f'*{x}'] * 9)}]\n" for x, y in zip("abcdefghijk", "bcdefghijkl")
+)
+
+
+@pytest.mark.parametrize("content", [BOMB, "[" * 100_000, "A: " + "1" * 5000, "A: !!python/x"])
+def test_config(data: Path, tmp_path: Path, content: str, capsys):
+    """Where nothing else is left of a run, its `config.yaml` says whether it is another one."""
+    (tmp_path / "config.yaml").write_text(content)
+    run(data, tmp_path, *FEW, "TEST.NO_TEST", "True", epoch=1, resume=str(tmp_path))
+    assert "is not compared" in capsys.readouterr().out
