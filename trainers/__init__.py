@@ -21,6 +21,7 @@ from yacs.config import CfgNode as CN
 from dassl.config import note_methods
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
 from dassl.utils import UserError
+from dassl.utils.files import user_cache_home
 from dassl.utils.plugins import (
     SETTINGS_FILES,
     extend_cfg_by,
@@ -29,6 +30,8 @@ from dassl.utils.plugins import (
     settings_file,
 )
 from dassl.utils.registry import file_of
+from encoders.openai import PACKAGE, TINY
+from encoders.tiny import complete_file
 from trainers.clip_trainer import CLIPTrainer
 
 __all__ = [
@@ -52,6 +55,17 @@ PUBLIC_SETTINGS = {
 if __path__[0] not in sys.path:
     sys.path.append(__path__[0])  # "from utils_x import ...", where utils_x.py is beside a trainer
 modules, failed_imports = import_files(__name__, __path__)
+
+
+def _name_the_embedded_clip() -> None:
+    """Adds "tiny" to the names of other people's copies of the clip package."""
+    for name, module in list(sys.modules.items()):
+        models = getattr(module, "_MODELS", None) if name.endswith("clip") else None
+        if isinstance(models, dict) and TINY not in models and not name.startswith(PACKAGE):
+            models[TINY] = complete_file(user_cache_home()).as_uri()
+
+
+_name_the_embedded_clip()
 
 
 def extend_cfg(cfg: CfgNode, trainer: str = "") -> None:
@@ -105,4 +119,5 @@ def import_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[spec.name], modules[name]
         raise
+    _name_the_embedded_clip()
     return module

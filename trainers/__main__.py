@@ -23,7 +23,7 @@ import trainers
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import MissingFileError, UserError
 from dassl.utils.cli import run_cli
-from dassl.utils.files import listed
+from dassl.utils.files import listed, user_cache_home
 from dassl.utils.logger import quiet
 from dassl.utils.plugins import lines_for_a_gpu, settings_file
 
@@ -88,8 +88,9 @@ def _findings(path: Path, opts: list[str]) -> Iterator[tuple[str, str]]:
 
 def _imported(path: Path) -> tuple[ModuleType | None, str]:
     if path.parent == Path(trainers.__file__).parent:
-        failed = trainers.failed_imports.get(path.name)
-        return trainers.modules.get(path.stem), _in_a_line(failed) if failed else ""
+        if path.name in trainers.failed_imports:
+            return None, _in_a_line(trainers.failed_imports[path.name])
+        return trainers.modules.get(path.stem), "this is no file of a trainer"
     try:
         return trainers.import_file(path), ""
     except Exception as error:  # whatever a foreign file does wrong
@@ -158,9 +159,10 @@ def _dry_run(name: str, cfg: CfgNode, opts: list[str]) -> str:
         opts = [*(text for key in half for text in (f"TRAINER.{key}.PREC", "fp32")), *opts]
     common = {**vars(TINY), "trainer": name, "opts": [*TWO_STEPS, *opts]}
     said = io.StringIO()
+    root = str(user_cache_home() / "data")
     with tempfile.TemporaryDirectory() as folder:
-        base = Namespace(**common, root=folder, output_dir=f"{folder}/a", subsample_classes="base")
-        new = Namespace(**common, root=folder, output_dir=f"{folder}/b", subsample_classes="new")
+        base = Namespace(**common, root=root, output_dir=f"{folder}/a", subsample_classes="base")
+        new = Namespace(**common, root=root, output_dir=f"{folder}/b", subsample_classes="new")
         new.eval_only, new.model_dir, new.load_epoch = True, base.output_dir, 1
         try:
             with quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

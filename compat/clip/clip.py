@@ -14,10 +14,11 @@ from torch import nn
 from dassl.utils import UnknownNameError
 from dassl.utils.download import download
 from dassl.utils.errors import not_one_of
-from dassl.utils.files import content_digest, user_cache_home, write_atomically
+from dassl.utils.files import user_cache_home
 from encoders.openai import BACKBONES, MODEL_URLS, PACKAGE, TINY, read_weights, weights_file
 from encoders.openai import tokenize_texts as tokenize
 from encoders.openai import tokenizer as _tokenizer
+from encoders.tiny import complete_file
 
 __all__ = ["_MODELS", "_download", "_tokenizer", "available_models", "build_model", "load"]
 __all__ += ["tokenize"]
@@ -52,12 +53,7 @@ def _download(url: str, root: str | None = None) -> str:
     if url != TINY and url not in MODEL_URLS.values():
         return str(Path(url).expanduser())
     if url == TINY:
-        version = content_digest(weights_file(TINY))[:8]
-        path = Path(root or user_cache_home()) / f"tiny_clip_{version}.pt"
-        if not path.is_file():
-            weights = read_weights(TINY)
-            write_atomically(path, lambda part: torch.save(weights, part))
-        return str(path)
+        return str(complete_file(Path(root or user_cache_home())))
     name = next(name for name, address in MODEL_URLS.items() if address == url)
     path = weights_file(name) if root is None else Path(root) / weights_file(name).name
     download(url, path, sha256=url.split("/")[-2])

@@ -18,6 +18,7 @@ from dassl.engine.build import TRAINER_REGISTRY
 from dassl.evaluation import EVALUATOR_REGISTRY
 from dassl.optim import AVAI_OPTIMS, AVAI_SCHEDS, AVAI_WARMUPS
 from dassl.utils.errors import ConfigError, not_one_of
+from dassl.utils.registry import file_of
 
 # The smallest and the largest value of keys. Outside, a step would go up the gradient, or nowhere.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -64,9 +65,20 @@ def config_problems(cfg: CfgNode) -> list[str]:
     if cfg.RESUME and not Path(cfg.RESUME).expanduser().is_dir():
         problems.append(f"RESUME (--resume) is {cfg.RESUME}, which is no folder.")
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:
-        own_check = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "config_problems", None)
-        problems += own_check(cfg) if own_check else []
+        trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+        if hasattr(trainer, "config_problems"):
+            problems += trainer.config_problems(cfg)
+        elif cfg.MODEL.BACKBONE.PATH and not _mentions(trainer, "BACKBONE.PATH"):
+            problems.append(
+                f"MODEL.BACKBONE.PATH (--backbone-path) is set, which {cfg.TRAINER.NAME} does not "
+                "read; give the file as MODEL.BACKBONE.NAME (--backbone)."
+            )
     return problems
+
+
+def _mentions(trainer: type, key: str) -> bool:
+    file = file_of(trainer)
+    return file.is_file() and key in file.read_text(encoding="utf-8")
 
 
 def _wrong_choices(cfg: CfgNode) -> list[str]:

@@ -82,7 +82,8 @@ def test_the_embedded_one_is_a_file_that_torch_reads(tmp_path: Path):
         state = torch.load(path, map_location="cpu")
         for key, value in read_weights("tiny").items():
             assert torch.equal(state[key], value)
-    assert Path(path).parent == tmp_path
+    assert Path(path).is_relative_to(tmp_path)
+    assert path == _download("tiny", str(tmp_path)), "written once"
 
 
 def test_a_weights_file_is_a_name_too(tmp_path: Path, vit):

@@ -92,3 +92,10 @@ def test_recorded_precision_is_what_ran(foreign, digits: Path, tmp_path: Path, p
     )
     ran = "fp32" if precision == "amp" and not torch.cuda.is_available() else precision
     assert record(tmp_path)["precision"] == ran
+
+
+def test_a_weights_file_that_it_would_not_read(foreign, digits: Path, tmp_path: Path):
+    foreign("mini_coop")
+    with pytest.raises(ConfigError, match=r"which MiniCoOp does not read; .*--backbone\)"):
+        run(digits, tmp_path, *FEW, backbone_path=str(FILES / "train.py"), trainer="MiniCoOp",
+            dataset="digits", recipe="tiny")  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dassl.utils.results import config_digest
+from encoders.openai import PACKAGE
 from tests.porting.conftest import FEW, FILES, python
 from tests.porting.test_settings import TRAIN, settings
 from tests.runs import ROOT, ours
@@ -43,26 +45,25 @@ def test_a_file_in_place_of_ours(clone: Path):
 
 @pytest.mark.slow
 def test_a_clip_folder_in_the_root(clone: Path, digits: Path, tmp_path: Path):
-    """Their files get theirs, and our methods need it not."""
-    (clone / "clip").mkdir()
-    (clone / "clip/__init__.py").write_text("from .clip import MARK\n")
-    (clone / "clip/clip.py").write_text("MARK = 'theirs'\n")
-    shutil.copy(FILES / "mini_head.py", clone / "trainers/mini_head.py")
-    with (clone / "trainers/mini_head.py").open("a") as file:
+    """Their files get theirs, which knows the embedded CLIP too; our methods need it not."""
+    installed = Path(sys.modules[PACKAGE].__file__).parent
+    shutil.copytree(installed, clone / "clip", ignore=shutil.ignore_patterns("__pycache__"))
+    text = (clone / "clip/clip.py").read_text("utf-8")
+    folder = f"root: str = {str(tmp_path / 'downloads')!r}"
+    text = text.replace("def _download(url: str, root: str)", f"def _download(url: str, {folder})")
+    (clone / "clip/clip.py").write_text(f"{text}\nMARK = 'theirs'\n", "utf-8")
+    for name in ("mini_coop", "mini_parts", "train"):
+        shutil.copy(FILES / f"{name}.py", clone / "trainers")
+    with (clone / "trainers/mini_coop.py").open("a") as file:
         file.write("\n\nfrom clip import clip\nassert clip.MARK == 'theirs'\n")
-    args = [
-        "train.py",
-        "--root",
-        str(digits),
-        "--dataset-config-file",
-        "configs/datasets/digits.yaml",
-    ]
-    args += ["--config-file", "configs/trainers/tiny.yaml", "--epoch", "1"]
-    for trainer in ("MiniHead", "CoOp"):
+    args = ["train.py", "--root", str(digits), "--config-file", "configs/trainers/tiny.yaml"]
+    args += ["--dataset-config-file", "configs/datasets/digits.yaml", "--epoch", "1"]
+    for trainer in ("MiniCoOp", "CoOp"):
         out = ["--output-dir", str(tmp_path / trainer), "--trainer", trainer]
         done = python(clone, *args, *out, *FEW)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / trainer / "results.jsonl").exists()
+    assert list((tmp_path / "downloads").glob("*.pt"))
 
 
 def test_files_that_are_not_ours_are_left_out_of_tests_of_ours(tmp_path: Path):
