@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 import zlib
@@ -29,18 +30,17 @@ _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
 )
+_SIGNS = {  # how a file begins → what it is
+    rb"\Z": "it is empty",
+    rb"\0{64}": "it holds nothing but zeros, as after a broken copy",
+    rb"version https://git-lfs": "it stands for a file in Git LFS; type git lfs pull",
+    rb"\s*<": "it is a web page or a drawing in XML",
+    rb"....ftyp(hei|hev|mif|msf)": "it is HEIC, which is not read; convert it to JPEG",
+}
 # Pillow raises all of these for damaged files, depending on the format.
 _DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
-    *(
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ),
+    *(RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
 
 
@@ -65,9 +65,11 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise MissingFileError(f"image {_shown(path)} does not exist") from None
     except UnidentifiedImageError:
+        raise DataError(f"image {_shown(path)} cannot be read: {_what_it_is(path)}") from None
+    except Image.DecompressionBombError:
         raise DataError(
-            f"image {_shown(path)} cannot be read: it is none of {', '.join(_formats())}, or of a "
-            "rare kind of them; convert it to PNG or JPEG"
+            f"image {_shown(path)} cannot be read: it has more than "
+            f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller, or cut it up"
         ) from None
     except _DAMAGE as error:
         reason = str(error) or type(error).__name__
@@ -82,6 +84,17 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     """
     with open_image(path) as image:
         return image.convert("RGB")
+
+
+def _what_it_is(path: str | os.PathLike) -> str:
+    """Returns what may be said of a file that Pillow does not know."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        start = file.read(64)
+    for sign, words in _SIGNS.items():
+        if re.match(sign, start, re.DOTALL):
+            return words
+    formats = ", ".join(_formats())
+    return f"it is none of {formats}, or of a rare kind of them; convert it to PNG or JPEG"
 
 
 def _shown(path: str | os.PathLike) -> str:

@@ -138,7 +138,9 @@ def test_other_formats_are_refused(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(os, "system", started)
     path = tmp_path / "image.png"
     path.write_bytes(NOT_MEANT[kind])
-    with pytest.raises(DataError, match=r"image\.png cannot be read: it is none of JPEG, PNG"):
+    with pytest.raises(
+        DataError, match=r"image\.png cannot be read: it is (none of JPEG, PNG|empty|a web page)"
+    ):
         read_image(path)
 
 
@@ -280,3 +282,21 @@ def test_errors_of_the_user_pass(tmp_path):
     picture().save(tmp_path / "a.png")
     with pytest.raises(DataError, match="of the block"), open_image(tmp_path / "a.png"):
         raise DataError("of the block")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (bytes(100), "nothing but zeros"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "type git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page or a drawing"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a web page or a drawing"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "it is HEIC.* convert it to JPEG"),
+        (b"II*\0\x08\0\0\0\0\0", "none of JPEG.* or of a rare kind of them; convert it"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path, content, words):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.jpg cannot be read: .*{words}"):
+        read_image(tmp_path / "a.jpg")

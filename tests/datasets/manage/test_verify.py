@@ -109,7 +109,7 @@ def test_truncated_image(root, capsys):
 def test_text_named_jpg(root, capsys):
     path = next((root / "oxford_pets/images").glob("*_7.jpg"))
     overwrite(path, b"<html>404</html>")
-    faulty(capsys, root, str(path), "it is none of", name="OxfordPets", options=["--full"])
+    faulty(capsys, root, str(path), "it is a web page", name="OxfordPets", options=["--full"])
 
 
 @pytest.mark.slow
