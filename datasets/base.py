@@ -23,6 +23,7 @@ from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.readers.folder_index import image_names
 from datasets.readers.image_checks import ImageChecks, check_image, require_images
 from datasets.readers.image_tree import PassedOver, is_no_class
+from datasets.readers.own_keys import require_defaults
 from datasets.readers.split_files import (
     Split,
     check_split,
@@ -67,6 +68,7 @@ class BenchmarkDataset(DatasetBase):
         max_val_shots: validation images per class that go with a sample (CoOp, arXiv 2109.01134,
             section 4.1); 0: the validation list stays whole.
         few_shot_info: {"shots", "seed", "digest", "published"} of the sample; empty without one.
+        reads_own_keys: whether DATASET.CLASSNAMES, TEMPLATE, BACKGROUND and the like count.
         split_digest: SHA-256 over train, val and test, before anything was drawn.
         split_source: what the split is, in words: "official split", "split built here", ...
     """
@@ -80,10 +82,13 @@ class BenchmarkDataset(DatasetBase):
     template = "a photo of a {}."
     few_shot = True
     split_source = "split built here"
+    reads_own_keys = False
     max_val_shots = 4
 
     def __init__(self, cfg: CfgNode) -> None:
         self.few_shot_info: dict[str, Any] = {}
+        if not self.reads_own_keys:
+            require_defaults(cfg.DATASET)
         self.find_folders(Path(cfg.DATASET.ROOT).expanduser().absolute())
         with without_garbage_collection():  # ImageNet has 1.3 million items
             split = self.read_data()

@@ -20,6 +20,7 @@ from datasets.readers.image_checks import ImageChecks
 from datasets.readers.image_tree import PassedOver
 from datasets.readers.own_csv import read_csv
 from datasets.readers.own_folders import read_folders
+from datasets.readers.own_keys import OWN_KEYS
 from datasets.readers.parts import UNSPLIT, Parts, Row, each_file_once
 from datasets.readers.pictures import PictureReader
 from datasets.readers.split_files import PARTS, Split
@@ -34,12 +35,8 @@ SHOWN = 12  # classes whose names are logged
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Adds the settings of this dataset to a configuration."""
-    cfg.DATASET.CSV = ""  # file with the columns path,label[,split]; empty: folders below ROOT
-    cfg.DATASET.CLASSNAMES = None  # list in label order, or file; None: as the folders are called
-    cfg.DATASET.ENCODING = ""  # of these two files, if they do not say; such as latin-1, gbk
-    cfg.DATASET.TEMPLATE = ""  # zero-shot prompt with {} for the name; empty: the default
-    cfg.DATASET.BACKGROUND = "white"  # what transparent pixels show
-    cfg.DATASET.VALUE_RANGE = ()  # black and white of deep grey images that do not say
+    for key, default in OWN_KEYS.items():
+        cfg.DATASET[key] = default
 
 
 @DATASET_REGISTRY.register()
@@ -52,6 +49,7 @@ class Folder(BenchmarkDataset):
     another class changes nothing for the rest.
     """
 
+    reads_own_keys = True
     dataset_dir = "own images"  # only a name for messages: DATASET.ROOT itself is the folder
 
     def __init__(self, cfg: CfgNode) -> None:

@@ -16,6 +16,7 @@ from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.data.workers import Loader
 from dassl.utils.device import device_of
 from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -124,10 +125,22 @@ class DataManager:
             training: train, val and test are read; otherwise only the split of TEST.SPLIT.
         """
         parts = ("train_x", "train_u", "val", "test")
-        if not training:
+        if training:
+            self._say_test_images_that_are_trained_on()
+        else:
             parts = ("val",) if self.cfg.TEST.SPLIT == "val" and self.dataset.val else ("test",)
         items = (item for part in parts for item in getattr(self.dataset, part) or ())
         self.dataset.check_images(list(dict.fromkeys(item.impath for item in items)))
+
+    def _say_test_images_that_are_trained_on(self) -> None:
+        trained = {item.impath for item in self.dataset.train_x}
+        shared = [item.impath for item in self.dataset.test or () if item.impath in trained]
+        if shared:
+            logger.warning(
+                f"Note: {len(shared):,} of the {len(self.dataset.test):,} test images of "
+                f"{self.cfg.DATASET.NAME} are its training images ({listed(shared, at_most=1)}): "
+                "a test on them says nothing. The data may be for --eval-only."
+            )
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Prints a table of what was loaded."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.utils import ConfigError
 from datasets.base import BenchmarkDataset
 from datasets.folder import Folder
 from datasets.imagenet import ImageNet
@@ -73,3 +74,16 @@ def test_the_split_of_the_digits_is_the_one_that_would_be_built(tmp_path, monkey
     shipped = build("Digits", tmp_path)
     monkeypatch.setattr("datasets.base.SPLITS", tmp_path / "none")
     assert build("Digits", tmp_path).split_digest == shipped.split_digest
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("CSV", "a.csv"), ("CLASSNAMES", "a,b"), ("ENCODING", "gbk"), ("TEMPLATE", "a {}.")),
+        *(("BACKGROUND", "black"), ("VALUE_RANGE", (0, 4095)), ("VALUE_RANGE", [0, 1])),
+    ],
+)
+def test_settings_that_a_benchmark_does_not_read(tmp_path, key, value):
+    """No number may look as if they had been heeded."""
+    with pytest.raises(ConfigError, match=rf"DATASET\.{key} .* has no effect on .*NAME Digits"):
+        build("Digits", tmp_path, **{key: value})

@@ -166,3 +166,13 @@ def test_own_images_are_looked_at_once(tmp_path, monkeypatch):
     assert len(seen) == 20
     load(tmp_path / "birds", BACKGROUND="black")  # is another reader
     assert len(seen) == 40
+
+
+def test_training_on_data_that_are_for_tests_alone_is_said(tmp_path, capsys):
+    fixtures.make("ImageNetA", tmp_path, per_class=1)
+    manager = DataManager(make_cfg(NAME="ImageNetA", ROOT=str(tmp_path)))
+    manager.check_images(training=False)
+    assert "are its training images" not in capsys.readouterr().out
+    manager.check_images(training=True)
+    said = capsys.readouterr().out
+    assert "200 of the 200 test images of ImageNetA are its training images" in said
