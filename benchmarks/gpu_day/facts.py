@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu_day.part import Result, run_part
 from benchmarks.measure import matmul_peak
+from encoders.kernels.tree_attention import KERNELS
 
 # Query and key shapes (batch, heads, slots, width of a head): ViT-B/16 at 32 images, and the tiles
 # of 50 classes with CoCoOp, where a mask says which rows see each other.
@@ -36,6 +37,7 @@ def card(device: torch.device) -> Result:
         "tf32_products": matmul.allow_tf32,
         "tf32_convolutions": torch.backends.cudnn.allow_tf32,
         "fp16_sums_in_fp16": matmul.allow_fp16_reduced_precision_reduction,
+        "attention_of_prompts": ", ".join(kernel.name for kernel in KERNELS),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
