@@ -54,7 +54,7 @@ RUNS = {  # in this order, in one process: trainer, whether to use graphs
 
 
 def measure(device: torch.device) -> Iterator[Result]:
-    for precision in ("fp32", "fp16") if device.type == "cuda" else ("fp32",):
+    for precision in ("fp32", "fp16", "amp") if device.type == "cuda" else ("fp32",):
         with tempfile.TemporaryDirectory() as folder:
             yield three_runs(Path(folder), precision, device)
 

@@ -49,7 +49,7 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
         _figure("TF32 in float32 products, as torch starts", "card", "tf32_products"),
         _figure("TF32 in float32 convolutions, as torch starts", "card", "tf32_convolutions"),
     ),
-    "capture": (*_capture("fp32"), *_capture("fp16")),
+    "capture": (*_capture("fp32"), *_capture("fp16"), *_capture("amp")),
     "text": (
         *GPU_BARS,
         *(_figure(f"{key}: steps are replayed", key, "captured", least=1) for key in STEPS),

@@ -43,7 +43,7 @@ def _own(name: str, what: str, minutes: float, module: str) -> Part:
 # In the order of their worth. Their minutes add up to less than 25, and none has 9.
 PARTS = (
     _own("machine", "card, versions, switches, kernels chosen, rates", 1, "facts"),
-    _own("capture", "a step that cannot be recorded, and the run after it", 1, "capture"),
+    _own("capture", "a step that cannot be recorded, and the run after it", 1.5, "capture"),
     Part(
         "text",
         "training steps beside the papers' formula, with the bars of time and memory",
@@ -59,7 +59,7 @@ PARTS = (
     Part(
         "image",
         "image encoder at 32 and 256 images",
-        1.5,
+        1,
         f"benchmarks/image_encoding.py {ON_GPU} --seconds 5 --batches 32 256 "
         "--backbones ViT-B/16 RN50",
         "benchmarks/image_encoding.py --seconds 0 --batches 1 --backbones ViT-B/32",
