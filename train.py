@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 from os.path import expanduser
 
-import torch
-
 import datasets
 import trainers
 from dassl.config import Config, checked, collect_problems, get_cfg_default
@@ -19,7 +17,7 @@ from dassl.engine.check import check_cfg
 from dassl.engine.run_folder import RunFolder
 from dassl.utils import UserError, collect_env_info, set_random_seed
 from dassl.utils.cli import run_cli
-from dassl.utils.device import device_of
+from dassl.utils.device import prepare_device
 from dassl.utils.logger import get_logger
 from dassl.utils.system_errors import system_errors_explained
 
@@ -126,7 +124,7 @@ def main(args: argparse.Namespace) -> float | None:
     args = completed(args)
     cfg = setup_cfg(args)
     folder = RunFolder(cfg, args)
-    torch.backends.cudnn.benchmark = device_of(cfg).type == "cuda"
+    prepare_device(cfg)
     if cfg.SEED >= 0:
         logger.info(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)

@@ -68,6 +68,7 @@ class TextEncoder(nn.Module):
         self.chunk = chunk
         self.folded = Folded.shared_by(clip_model, backend)
         self._limits: dict[tuple, int] = {}  # rows that fit into memory
+        self._rows_at_once = 0  # of the latest call
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,6 +101,7 @@ class TextEncoder(nn.Module):
         limit = self.chunk or self._free_rows(tower, grad)
         rows = tree.rows(limit, context.device, tower.dtype)
         groups = max(1, limit // rows[0].n_rows)  # in a chunk
+        self._rows_at_once = rows[0].n_rows * min(groups, len(context))
         chunks = context.split(groups)
         recompute = grad and len(chunks) * len(rows) > 1
 
@@ -118,6 +120,19 @@ class TextEncoder(nn.Module):
             parts = [torch.cat([run(part, some) for some in rows], dim=1) for part in chunks]
             features = torch.cat(parts)  # (G, unique prompts, E)
         return features.index_select(1, tree.order_on(features.device))
+
+    def shrink(self) -> bool:
+        """Takes half as many tokens at a time from now on, which changes numbers by rounding alone.
+
+        Returns:
+            False if it cannot: `chunk` says how many, or it is one prompt already.
+        """
+        half = max(1, self._rows_at_once // 2)
+        limits = {key: min(limit, half) for key, limit in self._limits.items()}
+        if self.chunk or limits == self._limits:
+            return False
+        self._limits = limits
+        return True
 
     def _encode_embeddings(self, prompts: Tensor, eot: Tensor) -> Tensor:
         if eot.dim() == 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,13 @@ from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
 from encoders.load import PRECISIONS
 from encoders.openai import CLIP
+from encoders.text import TextEncoder
 from trainers.clip_trainer import CLIPTrainer
 from trainers.custom_clip import CustomCLIP, context_problem
 
 logger = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -189,14 +192,35 @@ class PromptTrainer(CLIPTrainer):
     def forward_backward(self, batch: dict) -> dict[str, float | Tensor]:
         forward = self.model.from_features if "features" in batch else self.model
         inputs, label = self.parse_batch_train(batch)
-        self.optim.zero_grad()
-        loss, logits = self._step_passes(forward)(inputs, label)
+
+        def passes() -> tuple[Tensor, Tensor]:
+            self.optim.zero_grad()
+            return self._step_passes(forward)(inputs, label)
+
+        loss, logits = self._fitting(passes)
         self.check_loss(loss)
         self.scaler.step(self.optim)  # amp: reads one number, as it may have to skip the step
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return self.summarize(loss, logits, label)
+
+    def _fitting(self, work: Callable[[], T]) -> T:
+        """Does work; where memory is full, again with fewer prompts at a time while that helps.
+
+        Raises:
+            torch.OutOfMemoryError: it does not.
+        """
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                encoder = getattr(self.model, "text_encoder", None)
+                if not isinstance(encoder, TextEncoder) or not encoder.shrink():
+                    raise
+            # Only here nothing holds what the failed work had made.
+            logger.info("The memory is full: from now on half as many tokens are encoded at a time")
+            torch.cuda.empty_cache()
 
     def captures_step(self) -> bool:
         """Whether steps may be replayed as a CUDA graph."""
@@ -222,11 +246,11 @@ class PromptTrainer(CLIPTrainer):
 
     def model_inference(self, input: Tensor) -> Tensor:
         with self.autocast():
-            return self.model(input)
+            return self._fitting(lambda: self.model(input))
 
     def feature_inference(self, features: Tensor) -> Tensor:
         with self.autocast():
-            return self.model.from_features(features)
+            return self._fitting(lambda: self.model.from_features(features))
 
     def frozen_encoder(self) -> ImageEncoder:
         return self.model.frozen_image_encoder

@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
+from dassl.utils.device import full_memory
 from dassl.utils.errors import UserError
 
 _GO_ON = "What was written before is whole; a training goes on with --resume."
@@ -37,6 +40,11 @@ _SHARED_MEMORY = (
     "the shared memory (/dev/shm) is full: free some, give a container more (docker run "
     "--shm-size), or take fewer processes (DATALOADER.PROCESSES 1)"
 )
+_FULL_MEMORY = (
+    "the memory is full: close other programs, or set a smaller MODEL.TEXT_CHUNK (tokens at a "
+    "time, such as 4096) or DATALOADER.TEST.BATCH_SIZE, which change no number, or a smaller "
+    "DATALOADER.TRAIN_X.BATCH_SIZE, which is another recipe"
+)
 
 
 class SystemTroubleError(UserError):
@@ -64,6 +72,10 @@ def system_errors_explained() -> Iterator[None]:
 def explain(error: OSError | RuntimeError) -> str | None:
     """Returns the sentence for an error; None: it is not the system's."""
     text = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{full_memory()}. {_GO_ON}"
+    if "DefaultCPUAllocator" in text:
+        return f"{_FULL_MEMORY}. {_GO_ON}"
     if _is_about_shared_memory(text):
         return f"{_SHARED_MEMORY}. {_GO_ON}"
     if isinstance(error, OSError) and error.errno in _REASONS:

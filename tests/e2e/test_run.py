@@ -10,7 +10,7 @@ import torch
 
 import train
 from dassl.engine import TRAINER_REGISTRY, TrainerX
-from dassl.utils import DataError, NonFiniteLossError, load_checkpoint
+from dassl.utils import DataError, NonFiniteLossError, device, load_checkpoint
 from tests.runs import arguments, log_lines, make_eurosat, run
 
 FEW = ("DATASET.NUM_SHOTS", "2")
@@ -79,6 +79,7 @@ def test_cudnn_chooses_the_fastest_convolutions_where_there_is_a_gpu(
     """`main` says so, so that a notebook gets it as the command line does."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # puts it back afterwards
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(device, "_try", lambda gpu: None)
     monkeypatch.setattr(train, "collect_env_info", lambda use_cuda: "")
     seen = []
 
