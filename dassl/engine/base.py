@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dassl.engine import identity
+from dassl.engine.record import precision_of
 from dassl.utils import (
     CheckpointError,
     MissingFileError,
@@ -312,8 +313,8 @@ class TrainerBase:
         if not finite:
             raise NonFiniteLossError(
                 f"the loss is infinite or NaN in epoch {self.epoch + 1} of {self.max_epoch}, batch "
-                f"{self.batch_idx + 1} of {self.num_batches}, precision {self.precision}. Try a "
-                "smaller OPTIM.LR or full precision (PREC fp32)."
+                f"{self.batch_idx + 1} of {self.num_batches}, precision {precision_of(self)}. "
+                "Try a smaller OPTIM.LR or full precision (PREC fp32)."
             )
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:

@@ -42,6 +42,8 @@ def import_files(
     failed: dict[str, Exception] = {}
     for info in pkgutil.iter_modules(folders):
         if info.ispkg or info.name in ("__main__", "train") or info.name.endswith("_cfg"):
+            if info.ispkg and Path(info.module_finder.path, f"{info.name}.py").is_file():
+                failed[f"{info.name}.py"] = ImportError(f"the folder {info.name}/ hides it")
             continue
         try:
             modules[info.name] = importlib.import_module(f"{package}.{info.name}")

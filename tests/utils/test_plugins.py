@@ -39,6 +39,17 @@ def test_a_broken_file_does_not_stop_the_others(package):
     assert "no_such_library" in str(package.failed_imports["broken.py"])
 
 
+def test_files_of_settings_and_folders_are_no_plugins(package):
+    folder = Path(package.__path__[0])
+    (folder / "good").mkdir()
+    (folder / "good/__init__.py").touch()
+    for name in ("train", "bare_cfg"):
+        (folder / f"{name}.py").write_text("raise SystemExit('it ran')\n")
+    modules, failed = import_files("plugged", package.__path__)
+    assert list(modules) == ["bare"]
+    assert "the folder good/ hides it" in str(failed["good.py"])
+
+
 def test_imported_twice_is_the_same(package):
     assert import_files("plugged", package.__path__)[0] == package.modules
 
