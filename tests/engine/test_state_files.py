@@ -11,6 +11,7 @@ import torch
 from dassl.engine.progress import BEFORE, NEWEST, read_progress
 from dassl.utils import CheckpointError, load_checkpoint
 from tests.runs import make_eurosat, run
+from trainers.coop import CoOp
 
 FEW = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")
 OFTEN = ("TRAIN.CHECKPOINT_SECONDS", "0.001")
@@ -114,3 +115,16 @@ def test_other_arithmetic_is_said(
     run(data, tmp_path, *opts, epoch=2, resume=str(tmp_path))
     said = capsys.readouterr().out
     assert f"the run was begun with {key} {value} and goes on with" in said
+
+
+def test_a_record_comes_after_all_that_goes_with_it(data: Path, tmp_path: Path, monkeypatch):
+    """It says "finished", so a kill right after it may cost nothing, TensorBoard's numbers too,
+    which a thread writes when it likes unless it is asked."""
+    calls = []
+    for name in ("write_scalar", "flush_writer"):
+        monkeypatch.setattr(CoOp, name, lambda *args, name=name: calls.append(name))
+    monkeypatch.setattr("dassl.engine.trainer.append_record", lambda *args: calls.append("record"))
+    run(data, tmp_path, *FEW, epoch=1)
+    at = calls.index("record")
+    assert "write_scalar" in calls[:at]
+    assert calls[at - 1] == "flush_writer"
