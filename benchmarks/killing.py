@@ -188,8 +188,8 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yields all files but those of an attempt that a sweep has put aside."""
-    aside = folder / ".before"
-    return (p for p in folder.rglob("*") if p.is_file() and not p.is_relative_to(aside))
+    aside = {folder / ".before", folder / ".unfinished"}
+    return (p for p in folder.rglob("*") if p.is_file() and not aside & {*p.parents})
 
 
 def _name(path: Path, folder: Path) -> str:

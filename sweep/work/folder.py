@@ -7,7 +7,8 @@ error.txt       why the last attempt failed; deleted by the next attempt
 predictions.csv, confusion.csv, confused.png: the error analysis, if asked for
 lock            held by the process of a sweep that works on the run; released by its death
 .running        held by `train.main` while it works, whoever called it
-.before/        what an earlier attempt left that could not be gone on with
+.before/        the latest results that did not count any more, and what belonged to them
+.unfinished/    what the latest attempt without results left that could not be gone on with
 
 Any of them may be damaged. What speaks against a record, or cannot be read, makes the run one that
 is to be done anew; what is absent says nothing.
@@ -51,7 +52,8 @@ from sweep.work.kept import (
 
 FINISHED, FAILED, RUNNING, WAITING = "finished", "failed", "running", "waiting"
 RECORDS, RUN, CONFIG, ERROR = "results.jsonl", "run.json", "config.yaml", "error.txt"
-LOCK, AT_WORK, BEFORE = "lock", run_folder.LOCK, ".before"
+LOCK, AT_WORK = "lock", run_folder.LOCK
+BEFORE, UNFINISHED = ".before", ".unfinished"
 
 
 class RunFolder:
@@ -301,15 +303,15 @@ class RunFolder:
             remove(path)
 
     def start_anew(self) -> None:
-        """Puts what an earlier attempt left out of the way, into `.before`; only the last is kept.
+        """Puts what an earlier attempt left out of the way; of each kind only the last is kept.
 
         The record goes first, then run.json: however far it gets, nothing that is left is taken for
-        a finished run, or for one to go on with.
+        a finished run, or for one to go on with. Attempts without results take no results' place.
         """
-        before = self.path / BEFORE
-        first = (RECORDS, RUN)
+        first, places = (RECORDS, RUN), (LOCK, AT_WORK, BEFORE, UNFINISHED)
+        before = self.path / (BEFORE if _has_content(self.path / RECORDS) else UNFINISHED)
         with contextlib.suppress(FileNotFoundError):
-            left = [p for p in self.path.iterdir() if p.name not in (LOCK, AT_WORK, BEFORE)]
+            left = [path for path in self.path.iterdir() if path.name not in places]
             if left:
                 remove(before)
                 before.mkdir()
@@ -334,6 +336,11 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
         return flat(settings_but_seed(config))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DamagedFileError(folder / CONFIG, f"it lacks settings: {error!r}") from None
+
+
+def _has_content(path: Path) -> bool:
+    """Whether something is there, and not an empty file."""
+    return os.path.lexists(path) and not (path.is_file() and path.stat().st_size == 0)
 
 
 def remove(path: Path) -> None:

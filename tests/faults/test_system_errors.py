@@ -22,6 +22,8 @@ from dassl.utils.cli import run_cli
 from dassl.utils.errors import UserError
 from dassl.utils.results import read_records
 from dassl.utils.system_errors import SystemTroubleError, explain, system_errors_explained
+from sweep.plan.run import Run
+from sweep.work.execute import Job, execute
 from tests.runs import arguments, make_eurosat, run
 
 FEW = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")
@@ -194,3 +196,20 @@ def test_the_real_thing(data: Path, tmp_path: Path):
     assert "error: " in done.stderr
     assert f"{tmp_path / 'out'}: the file would be larger than is allowed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_name_in_a_sentence_is_the_one_that_was_wanted():
+    """Of a file that is moved into place, its own; TensorBoard names files in bytes."""
+    moved = OSError(errno.EISDIR, "text", "/out/.results.x.part", None, "/out/results.jsonl")
+    assert explain(moved).startswith("/out/results.jsonl: it is a folder")
+    assert explain(OSError(errno.ENOENT, "text", b"/out/events")).startswith("/out/events: it has")
+
+
+def test_a_run_whose_folder_cannot_be_held_says_so_in_a_sentence(tmp_path: Path, monkeypatch):
+    def fail(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("sweep.work.folder.file_lock", fail)
+    outcome = execute(Job(Run("CoOp", "digits", "CoOp/tiny", 2), tmp_path, "data"))
+    assert outcome.state == "failed"
+    assert "/lock: the disk may only be read: choose another folder" in outcome.error

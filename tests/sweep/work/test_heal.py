@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -331,6 +332,34 @@ def test_what_begins_anew_leaves_nothing_to_go_on_from(tmp_path: Path, monkeypat
         with pytest.raises(KeyboardInterrupt):
             folder.start_anew()
         assert moved == [*names[:2], *sorted(names[2:])][:stop_at]
+
+
+@pytest.mark.parametrize("stop_at", range(6))
+def test_old_numbers_outlive_attempts_without_results(tmp_path: Path, monkeypatch, stop_at: int):
+    """However often the run is begun anew after them, and wherever that was cut off."""
+    folder, replace_file, moved = RunFolder(TRAIN, tmp_path), os.replace, []
+
+    def replace_and_stop(source: Path, target: Path) -> None:
+        if len(moved) == stop_at:
+            raise KeyboardInterrupt
+        moved.append(source)
+        replace_file(source, target)
+
+    record(TRAIN, tmp_path, 40.0)
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr("sweep.work.folder.os.replace", replace_and_stop)
+        for name in ("run.json", "config.yaml", "progress.pt", "log.txt"):
+            (folder.path / name).write_text("{}")
+        folder.start_anew()
+    for _ in range(3):
+        folder.start_anew()
+        (folder.path / "progress.pt").write_text("damaged")
+        (folder.path / "results.jsonl").write_text("")
+    assert "40.0" in (folder.path / ".before/results.jsonl").read_text()
+    record(TRAIN, tmp_path, 50.0)
+    folder.start_anew()
+    assert "50.0" in (folder.path / ".before/results.jsonl").read_text()
+    assert folder.record() is None
 
 
 def test_other_seeds_are_left_alone(tmp_path: Path):
