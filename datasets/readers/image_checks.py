@@ -6,6 +6,7 @@ remembered by their size and times, and looked at again only when one of these c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -102,9 +103,8 @@ def _last_byte(image: Image.Image) -> int:
     """Returns where the pixels of a TIFF file end; 0 if it does not say."""
     tags = getattr(image, "tag_v2", {})
     for offsets, counts in STRIPS:
-        pieces = list(zip(tags.get(offsets, ()), tags.get(counts, ())))
-        if pieces:
-            return max(start + length for start, length in pieces)
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # no such tags, or odd values
+            return max(start + length for start, length in zip(tags[offsets], tags[counts]))
     return 0
 
 

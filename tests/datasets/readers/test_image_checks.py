@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dassl.data import DataManager
@@ -42,6 +44,23 @@ def test_files_that_were_cut_short(tmp_path, name, check, monkeypatch):
     if not name.endswith(DECODED):
         monkeypatch.setattr(Image.Image, "load", None)  # nothing that is whole is decoded
     check(str(path))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_nothing_is_refused_that_can_be_read(tmp_path, name, data):
+    path = tmp_path / name
+    Image.fromarray(COLOURS[:12, :10]).save(path, **KINDS[name])
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    path.write_bytes(content)
+    try:
+        check_image(str(path))
+    except DataError:
+        with pytest.raises(DataError):
+            read_image(path)
 
 
 def test_the_first_frame_is_enough(tmp_path):
