@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
@@ -73,7 +74,8 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
     """Returns `extend_cfg` of a file of settings, such as a repository's `train.py`.
 
     Of its top level, only imports, functions and constants are looked at: what the file would do as
-    a program is not done. Imports of plug-ins, and of what is not installed, are left out.
+    a program is not done. Imports of plug-ins, and of what is not installed, are left out. New keys
+    that another function sets to constants, as in `cfg.DEVICE = "cuda"`, have those values.
 
     Raises:
         ConfigError: the file cannot be read, or has no `extend_cfg`.
@@ -90,6 +92,7 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
         elif isinstance(statement, (ast.Import, ast.ImportFrom)) and not _is_of_plugins(statement):
             with suppress(ImportError):
                 exec(code, scope)
+    set_elsewhere = list(_constants_of_cfg(tree))
     extend = scope.get("extend_cfg")
     if not callable(extend):
         raise ConfigError(f"{path} declares no settings: it has no function extend_cfg(cfg)")
@@ -99,8 +102,23 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
             extend(cfg)
         except Exception as error:  # whatever a foreign file does wrong
             raise ConfigError(f"extend_cfg of {path} failed: {error!r}") from error
+        for names, value in set_elsewhere:
+            node = reduce(lambda node, name: node.get(name, {}), names[:-1], cfg)
+            if isinstance(node, CfgNode):
+                node.setdefault(names[-1], value)
 
     return extend_cfg
+
+
+def _constants_of_cfg(tree: ast.Module) -> Iterator[tuple[list[str], object]]:
+    """Yields (["A", "B"], value) for each `cfg.A.B = value` with a constant value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            base, *names = ast.unparse(node.targets[0]).split(".")
+            with suppress(ValueError):
+                value = ast.literal_eval(node.value)
+                if base == "cfg" and all(name.isupper() for name in names):
+                    yield names, value
 
 
 def _is_constant(statement: ast.stmt) -> bool:

@@ -33,9 +33,17 @@ def extend_cfg(cfg):
 
     cfg.TRAINER.MINI = CN()
     cfg.TRAINER.MINI.DEPTH = 9
-    cfg.DEVICE = "cpu"
     cfg.OPTIM.NEW_LR = NEW_LR
     cfg.OPTIM.LR = 0.125
+
+
+def setup_cfg(args):
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    cfg.DEVICE = "cpu"
+    cfg.OPTIM.LR = 99.0
+    cfg.NO.SUCH = 1
+    return cfg
 
 
 if __name__ == "__main__":
