@@ -29,13 +29,13 @@ vectors, C classes, T rows (tokens), F frozen tokens, D width, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dassl.utils.memory import free_memory
 from encoders.kernels.folding import Folded
 from encoders.kernels.frozen_linear import FrozenBlock
 from encoders.kernels.tree_attention import attend
@@ -294,10 +294,5 @@ class _TextTower(FrozenTower):
 
 
 def free_bytes(device: torch.device) -> int:
-    """Returns the free memory of a device; for a CPU, what Linux says or a guess of 4 GiB."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    lines = meminfo.read_text(encoding="utf-8").splitlines() if meminfo.exists() else []
-    available = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    return available[0] * 1024 if available else 4 * 2**30
+    """Returns the free memory of a device; see `free_memory` for a CPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

@@ -2,7 +2,8 @@
 
 No view depends on what is being learned, so an epoch's views need not be encoded a batch at a time:
 they are drawn, many at once, and go through the encoder together. The draws are those of the plain
-path. Steps draw nothing, so only the order among views matters, and it stays.
+path. Steps draw nothing, so only the order among views matters, and it stays. Processes read the
+next views while these are encoded and learned from.
 
 Shapes: B images in a batch, E embedding size.
 """
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ENCODED_AT_ONCE = {"cpu": 64, "cuda": 256}  # images; a GPU is busy with so many
+from features.reading import ENCODED_AT_ONCE
 
 Batch = dict[str, Any]
 Encode = Callable[[Tensor], Tensor]
@@ -29,7 +30,7 @@ class EncodedAhead:
         loader: yields batches with "img"; what is no tensor (several views) is left as it is.
         encode: images → features, both on `device`.
         device: where features are wanted.
-        max_bytes: bound of the views that wait; a batch at least is taken.
+        max_bytes: of views that are encoded in one go, as floats; a batch at least is taken.
     """
 
     def __init__(
@@ -41,33 +42,31 @@ class EncodedAhead:
     def __iter__(self) -> Iterator[Batch]:
         """Yields the batches of one pass over the loader."""
         # A pass of some samplers is longer than it says: the rest is never drawn.
-        batches = islice(iter(self.loader), len(self.loader))
-        while window := self._take(batches):
-            self._encode(window)
-            yield from window
+        for group in self._groups(islice(iter(self.loader), len(self.loader))):
+            if with_images := list(filter(_has_images, group)):
+                self._encode_together(with_images)
+            yield from group
 
-    def _take(self, batches: Iterator[Batch]) -> list[Batch]:
-        """Takes batches until their images have `max_bytes`, or there are no more."""
-        taken: list[Batch] = []
-        size = 0
-        for batch in batches:
-            taken.append(batch)
-            size += batch["img"].nbytes if _has_images(batch) else 0
-            if size >= self.max_bytes:
-                break
-        return taken
+    def _groups(self, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
+        """Yields batches with enough images to be encoded together.
 
-    def _encode(self, window: list[Batch]) -> None:
-        """Replaces the images of some batches, many batches at a time."""
+        While they are, processes read the next ones. After `max_bytes` a group ends as well: which
+        images go together decides on the last bit of a feature.
+        """
         at_once = ENCODED_AT_ONCE.get(self.device.type, 64)
-        waiting: list[Batch] = []
-        for batch in filter(_has_images, window):
-            waiting.append(batch)
-            if sum(len(b["img"]) for b in waiting) >= at_once:
-                self._encode_together(waiting)
-                waiting = []
-        if waiting:
-            self._encode_together(waiting)
+        group: list[Batch] = []
+        images = size = 0
+        for batch in batches:
+            group.append(batch)
+            if _has_images(batch):
+                images += len(batch["img"])
+                size += 4 * batch["img"].numel()  # as floats
+            if images >= at_once or size >= self.max_bytes:
+                yield group
+                group, images = [], 0
+                size = 0 if size >= self.max_bytes else size
+        if group:
+            yield group
 
     def _encode_together(self, batches: list[Batch]) -> None:
         images = [batch.pop("img").to(self.device, non_blocking=True) for batch in batches]

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dassl.data import build_data_loader
-from dassl.data.workers import advance_rng_like_a_pass
+from dassl.data.workers import Loader, advance_rng_like_a_pass
 from dassl.utils.random_state import random_state_kept
 from encoders import ImageEncoder
-from features.ahead import ENCODED_AT_ONCE, Encode, EncodedAhead
+from features.ahead import Encode, EncodedAhead
 from features.keys import VIEW_STEPS, file_ids, is_plain, loader_ids, space_of
+from features.reading import ENCODED_AT_ONCE, ByteImages, byte_loader, joined, reading_loader
 from features.store import FeatureStore, default_folder
 from features.views import FixedViews, labels_of
 
@@ -29,7 +29,7 @@ class Settings:
     """How features are kept; none of it but `fixed_views` changes a number.
 
     Attributes:
-        ahead_bytes: bound of the training views that are encoded together; 0: batch by batch.
+        ahead_bytes: of training views that are encoded in one go; 0: batch by batch, on images.
         store_bytes: bound of the features on disk; 0: nothing is kept.
         folder: of the store; empty: the user's cache.
         fixed_views: seed of views that depend on seed, epoch and image alone; None: drawn as ever.
@@ -65,6 +65,7 @@ class ImageFeatures:
         self.device, self.settings = device, settings
         self._views: FixedViews | None = None
         self._store: FeatureStore | None = None
+        self._bytes: tuple[tuple, DataLoader, ByteImages] | None = None
 
     def training(self, loader: Iterable, epoch: int) -> Iterable:
         """Returns the batches of an epoch (from 0), {"features": (B, E), "label": (B,), ...}."""
@@ -72,7 +73,8 @@ class ImageFeatures:
             return self._fixed_views(loader).one_pass(epoch)
         if not self.settings.ahead_bytes:
             return loader
-        return EncodedAhead(loader, self.encode, self.device, self.settings.ahead_bytes)
+        loader, encode = self._of_bytes(loader)
+        return EncodedAhead(loader, encode, self.device, self.settings.ahead_bytes)
 
     def stored(self, loader: Iterable) -> Iterable:
         """Returns an unshuffled loader's batches with stored features, where that can be."""
@@ -92,6 +94,18 @@ class ImageFeatures:
         if self._store is None or self._store.space.name != space:
             self._store = FeatureStore(folder, space, settings.store_bytes)
         return self._store
+
+    def _of_bytes(self, loader: Iterable) -> tuple[Iterable, Encode]:
+        """Returns a loader with the same draws whose images are bytes, and how to encode them."""
+        if type(loader) is not Loader or not is_plain(loader):
+            return loader, self.encode
+        wanted = (loader, loader.dataset.transform)
+        if self._bytes is None or self._bytes[0] != wanted:
+            images = ByteImages(loader.dataset)
+            at_once = ENCODED_AT_ONCE.get(self.device.type, 64)
+            self._bytes = (wanted, byte_loader(loader, images, at_once), images)
+        _, of_bytes, images = self._bytes
+        return of_bytes, lambda some: self.encode(images.floats(some))
 
     def _fixed_views(self, loader: DataLoader) -> FixedViews:
         if self._views is None or self._views.loader is not loader:
@@ -139,15 +153,10 @@ class StoredBatches:
             start += len(features)
 
     def _compute(self, positions: list[int]) -> Iterator[np.ndarray]:
-        dataset = self.loader.dataset
-        loader = build_data_loader(
-            dataset.cfg,
-            data_source=[dataset.data_source[i] for i in positions],
-            batch_size=ENCODED_AT_ONCE[self.device.type],
-            tfm=dataset.transform,
-            is_train=False,
-        )
+        images = ByteImages(self.loader.dataset)
+        at_once = ENCODED_AT_ONCE.get(self.device.type, 64)
+        loader = reading_loader(images.dataset, positions, self.loader, at_once)
         with random_state_kept():
             batches = iter(loader)  # draws, as every pass does, but this one is ours
-        for batch in batches:
-            yield self.encode(batch["img"]).cpu().numpy()
+        for some in joined((batch["img"] for batch in batches), at_once, self.device):
+            yield self.encode(images.floats(some)).cpu().numpy()

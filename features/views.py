@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
-from dassl.data.workers import Loader
 from dassl.utils.random_state import random_state_kept
-from features.ahead import ENCODED_AT_ONCE, Encode
+from features.ahead import Encode
+from features.reading import ENCODED_AT_ONCE, ByteImages, joined, reading_loader
 from features.store import FeatureStore, make_id
 
 
@@ -53,15 +53,10 @@ class FixedViews:
         self.loader, self.seed, self.encode, self.device = loader, seed, encode, device
         self.store, self.ids = store, ids
         self.wanted = _Wanted(len(loader.dataset))
-        self.views = Loader(
-            _SeededViews(loader.dataset, seed),
-            batch_size=ENCODED_AT_ONCE.get(device.type, 64),
-            sampler=self.wanted,
-            num_workers=loader.dataset.cfg.DATALOADER.NUM_WORKERS,
-            processes=loader.dataset.cfg.DATALOADER.PROCESSES,
-            drop_last=False,
-            pin_memory=loader.pin_memory,
-        )
+        self.images = ByteImages(loader.dataset)
+        self.at_once = ENCODED_AT_ONCE.get(device.type, 64)
+        seeded = _SeededViews(self.images.dataset, seed)
+        self.views = reading_loader(seeded, self.wanted, loader, self.at_once)
 
     def one_pass(self, epoch: int) -> Iterator[dict[str, Any]]:
         """Yields the batches of an epoch, counted from 0."""
@@ -86,8 +81,9 @@ class FixedViews:
 
     def _compute(self, epoch: int, positions: list[int]) -> Iterator[np.ndarray]:
         self.wanted.indices = [(epoch, i) for i in positions]
-        for batch in self.views:
-            yield self.encode(batch["img"].to(self.device, non_blocking=True)).cpu().numpy()
+        images = (batch["img"] for batch in self.views)
+        for some in joined(images, self.at_once, self.device):
+            yield self.encode(self.images.floats(some)).cpu().numpy()
 
 
 def labels_of(items: Sequence[Datum], indices: Sequence[int]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dassl.data.image_cache import cache_bytes
 from dassl.data.workers import usable_cores
 from dassl.utils import ConfigError, UnknownNameError, UserError
 from dassl.utils.errors import not_one_of
@@ -114,9 +115,30 @@ def sweep_of(runs: Sequence[Run], args: argparse.Namespace, fit: int = 1) -> Swe
                 "which is another run, add --opts DATALOADER.NUM_WORKERS 0"
             )
         extra = ("DATALOADER.PROCESSES", str(args.workers))
+    at_once = args.jobs if args.jobs > 0 else fit
+    if args.executor == "local":
+        extra += _share_of_the_machine(args.opts, at_once, given=extra)
     output, root = args.output.absolute(), str(Path(args.root).expanduser().absolute())
     jobs = [Job(run, output, root, args.per_epoch, extra, args.error_analysis) for run in runs]
-    return Sweep(jobs, args.jobs if args.jobs > 0 else fit)
+    return Sweep(jobs, at_once)
+
+
+def _share_of_the_machine(
+    opts: Sequence[str], at_once: int, given: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns settings with which `at_once` runs share cores and memory; no number depends on them.
+
+    Args:
+        opts: of --opts; what is set there stays.
+        at_once: number of runs.
+        given: what other flags say.
+    """
+    shares = {
+        "DATALOADER.PROCESSES": max(1, usable_cores() // at_once),
+        "DATALOADER.CACHE_MB": cache_bytes(-1) // at_once // 2**20,
+    }
+    kept = {*opts[::2], *given[::2]}
+    return tuple(str(x) for pair in shares.items() if pair[0] not in kept for x in pair)
 
 
 def part_of(runs: tuple[Run, ...], args: argparse.Namespace) -> tuple[Run, ...]:

@@ -42,7 +42,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     # features. Other draws than the public implementation's: off unless asked for.
     cfg.MODEL.FIXED_VIEWS = False
     cfg.MODEL.FEATURES = CN()
-    cfg.MODEL.FEATURES.AHEAD_MB = 512  # MiB of training views drawn ahead; 0: batch by batch
+    cfg.MODEL.FEATURES.AHEAD_MB = 512  # MiB of views encoded in one go; 0: batch by batch
     cfg.MODEL.FEATURES.STORE_MB = 1024  # MiB of features kept on disk; 0: nothing is
     cfg.MODEL.FEATURES.FOLDER = ""  # where; empty: the user's cache
     mark_not_determining(cfg, "MODEL.FEATURES")  # how fast, not what

@@ -59,7 +59,9 @@ _C.DATALOADER = CN()
 # (dassl.data.workers): it changes the draws. 0: the views are drawn by the main process.
 _C.DATALOADER.NUM_WORKERS = 4
 _C.DATALOADER.PROCESSES = 0  # at most so many processes carry the streams; 0: one a core
-_C.DATALOADER.CACHE_MB = 1024  # MiB of decoded training images kept in memory; 0: none
+# MiB of decoded training images kept in memory; 0: none; -1: a quarter of what is free, at most
+# 16 GiB. A sweep divides it among the runs that it does at once.
+_C.DATALOADER.CACHE_MB = -1
 _C.DATALOADER.K_TRANSFORMS = 1  # random views of each training image
 _C.DATALOADER.RETURN_IMG0 = False  # also hand on the image without augmentation
 _C.DATALOADER.TRAIN_X = CN()

@@ -10,7 +10,7 @@ from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 from yacs.config import CfgNode
 
 from dassl.data.datasets import Datum, build_dataset, image_reader
-from dassl.data.image_cache import ImageCache
+from dassl.data.image_cache import ImageCache, cache_bytes
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.data.workers import Loader
@@ -218,7 +218,7 @@ class DatasetWrapper(Dataset):
         self.is_train = is_train
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
-        cached = cfg.DATALOADER.CACHE_MB * 2**20 if is_train else 0
+        cached = cache_bytes(cfg.DATALOADER.CACHE_MB) if is_train else 0
         self.images = ImageCache(cached, image_reader(cfg))
         if self.k_tfm > 1 and transform is None:
             raise ConfigError(

@@ -10,8 +10,15 @@ from PIL import Image
 from torch import multiprocessing
 
 from dassl.utils.images import read_image
+from dassl.utils.memory import free_memory
 
 BYTES_PER_PIXEL = 4  # Pillow stores RGB in four bytes
+SHARE, MOST = 0.25, 16 * 2**30  # of the free memory; bytes
+
+
+def cache_bytes(mib: int) -> int:
+    """Returns the bound that DATALOADER.CACHE_MB stands for: -1 is a quarter of what is free."""
+    return mib * 2**20 if mib >= 0 else min(MOST, int(SHARE * free_memory()))
 
 
 class ImageCache:

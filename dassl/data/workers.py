@@ -39,6 +39,8 @@ class Loader(DataLoader):
         drop_last: leave out an incomplete last batch.
         pin_memory: put batches into memory that a GPU copies from faster.
         processes: at most so many carry the streams; 0: one a core.
+        ahead: so many items are read before they are wanted, or a batch a process if that is
+            more; 0: two batches a process, as in torch.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Loader(DataLoader):
         drop_last: bool,
         pin_memory: bool,
         processes: int = 0,
+        ahead: int = 0,
     ) -> None:
         n_batches = -(-len(sampler) // batch_size)
         n_processes = count_processes(num_workers, processes or usable_cores(), n_batches)
@@ -59,6 +62,8 @@ class Loader(DataLoader):
             sampler = _PassSampler(sampler, shared)
             start = partial(_install_streams, shared, num_workers)
             settings = {"persistent_workers": True, "worker_init_fn": start}
+            if ahead:
+                settings["prefetch_factor"] = -(-ahead // (n_processes * batch_size))
         self._started = False
         super().__init__(
             dataset,

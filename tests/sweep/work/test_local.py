@@ -130,7 +130,7 @@ def test_processes_change_neither_a_number_nor_the_identity(tmp_path: Path):
             ["run", "base2new", *flags, "--root", str(tmp_path / "data")]
         )
         (job,) = sweep_of([run], args).jobs.values()
-        assert job.extra == ("DATALOADER.PROCESSES", workers)
+        assert job.extra[:2] == ("DATALOADER.PROCESSES", workers)
         assert execute(job).state == "done"
         record = job.folder.record()
         assert f"PROCESSES: {workers}" in (job.folder.path / "config.yaml").read_text()
@@ -142,3 +142,20 @@ def test_processes_change_neither_a_number_nor_the_identity(tmp_path: Path):
             os.path.relpath(job.folder.path, job.output),
         )
     assert found["1"] == found["2"]
+
+
+def test_runs_share_cores_and_memory(monkeypatch):
+    """What is set by hand stays; Ray's machines are others."""
+    monkeypatch.setattr("sweep.cli.usable_cores", lambda: 16)
+    monkeypatch.setattr("sweep.cli.cache_bytes", lambda mib: 12 * 2**30)
+
+    def extra(*flags: str) -> tuple[str, ...]:
+        args = build_parser().parse_args(["run", "base2new", "--jobs", "4", *flags])
+        (job,) = sweep_of([JOB.run], args).jobs.values()
+        return job.extra
+
+    memory = ("DATALOADER.CACHE_MB", "3072")
+    assert extra() == ("DATALOADER.PROCESSES", "4", *memory)
+    assert extra("--workers", "7") == ("DATALOADER.PROCESSES", "7", *memory)
+    assert extra("--opts", "DATALOADER.PROCESSES", "2", "DATALOADER.CACHE_MB", "0") == ()
+    assert extra("--executor", "ray") == ()
