@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -18,13 +17,6 @@ from dassl.utils.logger import get_logger
 from dassl.utils.results import accuracy_of, config_digest, read_records, versions
 
 logger = get_logger(__name__)
-
-
-def forget_peak_memory(device: torch.device) -> None:
-    """Begins a run's `peak_memory_mib`: what earlier runs of the process took is not in it."""
-    if device.type == "cuda":
-        gc.collect()  # their trainers refer to themselves, and hold their memory until then
-        torch.cuda.reset_peak_memory_stats(device)
 
 
 def evaluated(trainer: Any, split: str) -> dict[str, float]:

@@ -27,7 +27,6 @@ from dassl.engine.record import (
     accuracy_if_finished,
     evaluated,
     evaluation_record,
-    forget_peak_memory,
     title,
     what_it_rests_on,
 )
@@ -36,7 +35,7 @@ from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, mkdir_if_missing
 from dassl.utils.checkpoint import BEST_FILE
-from dassl.utils.device import device_of
+from dassl.utils.device import device_of, forget_peak_memory
 from dassl.utils.logger import get_logger
 from dassl.utils.results import append_record
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -39,6 +40,13 @@ def device_of(cfg: CfgNode) -> torch.device:
     With USE_CUDA False nothing is asked of CUDA: a question alone can load the driver.
     """
     return torch.device("cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu")
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Begins a run's peak of memory: what earlier runs of the process took is not in it."""
+    if device.type == "cuda":
+        gc.collect()  # their trainers refer to themselves, and hold their memory until then
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def prepare_device(cfg: CfgNode) -> None:

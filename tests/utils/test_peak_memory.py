@@ -1,4 +1,4 @@
-"""The memory in a record is the run's."""
+"""The memory in a record is that of the run."""
 
 import gc
 import weakref
@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from dassl.engine.record import forget_peak_memory
+from dassl.utils.device import forget_peak_memory
 
 
 class _Cycle:
