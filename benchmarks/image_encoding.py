@@ -25,6 +25,7 @@ from clip.model import convert_weights
 from benchmarks.bars import Bar, failures
 from benchmarks.machine import add_result, describe_run
 from benchmarks.measure import Work, added_memory, by_turns, largest_difference, ratio_of
+from dassl.utils.device import multiply_in_full
 from encoders.image import ImageEncoder
 from encoders.kernels.gemm import default_backend
 from encoders.load import freeze
@@ -124,6 +125,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     args = parse()
     device = torch.device(args.device)
+    multiply_in_full()  # as `train.py` does
     dtype = torch.float16 if args.precision == "fp16" else torch.float32
     report = {
         **describe_run(device=args.device),

@@ -48,6 +48,7 @@ from benchmarks.measure import (
 from benchmarks.whole_job_data import REAL, SMALL
 from dassl.config import get_cfg_default
 from dassl.engine.step_graph import CHECKS, Passes, StepGraph
+from dassl.utils.device import multiply_in_full
 from dassl.utils.logger import quiet
 from encoders.kernels.gemm import default_backend
 from encoders.load import freeze
@@ -311,6 +312,7 @@ def main() -> int:
     parser.add_argument("--json", help="file for the results; those of other cases stay in it")
     args = parser.parse_args()
     device = torch.device(args.device)
+    multiply_in_full()  # as `train.py` does
     report = {**describe_run(device=args.device), "threads": torch.get_num_threads(), "results": []}
     dtype = torch.float16 if args.precision == "fp16" else torch.float32
     report |= {"precision": args.precision, "backend": default_backend(device, dtype)}

@@ -46,8 +46,9 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
         _figure("copy to the card: bytes/s", "rates", "host_to_device_bytes_per_s"),
         _figure("launch by torch: seconds", "rates", "launch_seconds"),
         _figure("kernel in a graph: seconds", "rates", "replay_seconds"),
-        _figure("TF32 in float32 products, as torch starts", "card", "tf32_products"),
-        _figure("TF32 in float32 convolutions, as torch starts", "card", "tf32_convolutions"),
+        _figure("TF32 in float32 products", "card", "tf32_products", most=0),
+        _figure("TF32 in float32 convolutions", "card", "tf32_convolutions", most=0),
+        _figure("fp16 sums of fp16 products", "card", "fp16_sums_in_fp16", most=0),
     ),
     "capture": (*_capture("fp32"), *_capture("fp16"), *_capture("amp")),
     "text": (

@@ -13,6 +13,7 @@ import torch
 from benchmarks.machine import add_result, describe_run
 from dassl.utils import load_checkpoint
 from dassl.utils.checkpoint import saved_epochs
+from dassl.utils.device import multiply_in_full
 from dassl.utils.results import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,7 @@ def run_part(measure: Callable[[torch.device], Iterator[Result]]) -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args()
+    multiply_in_full()  # as `train.py` does
     report: dict[str, Any] = {**describe_run(device=args.device), "results": []}
     for result in measure(torch.device(args.device)):
         add_result(report, result, args.json)
