@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dassl.utils import DataError
+
+# SciPy raises all kinds for damaged files, and some end the process that reads them.
+_READ_MAT = """
+import pickle, sys
+from scipy.io import loadmat
+sys.stdout.buffer.write(pickle.dumps(loadmat(sys.argv[1], squeeze_me=True)[sys.argv[2]]))
+"""
 
 
 def read_rows(path: Path, fields: int) -> list[list[str]]:
@@ -64,14 +74,20 @@ def read_mat(path: Path, key: str, *fields: str) -> Any:
     Raises:
         DataError: the file is damaged or does not have the variable.
     """
-    from scipy.io import loadmat  # slow to import, and only needed to build a split
+    child = subprocess.run(
+        [sys.executable, "-c", _READ_MAT, str(path), key], capture_output=True, check=False
+    )
+    if child.returncode:
+        lines = child.stderr.decode(errors="replace").split("\n")
+        reason = next((line for line in reversed(lines) if line.strip()), "its reader crashed")
+        raise _no_mat(path, key, reason)
+    found = np.atleast_1d(pickle.loads(child.stdout))  # of our own process
+    if set(fields) - set(found.dtype.names or ()):
+        raise _no_mat(path, key, f"it lacks {', '.join(fields)}")
+    return found
 
-    try:
-        found = np.atleast_1d(loadmat(str(path), squeeze_me=True)[key])
-        if set(fields) - set(found.dtype.names or ()):
-            raise KeyError(", ".join(fields))
-        return found
-    except Exception as error:  # SciPy raises all kinds for damaged files
-        raise DataError(
-            f"{path} cannot be read as a MATLAB file with '{key}' ({error!r}); unpack it anew"
-        ) from None
+
+def _no_mat(path: Path, key: str, reason: str) -> DataError:
+    return DataError(
+        f"{path} cannot be read as a MATLAB file with '{key}' ({reason:.200}); unpack it anew"
+    )
