@@ -56,9 +56,9 @@ def is_jit_archive(path: Path) -> bool:
     Raises:
         CheckpointError: it is a damaged zip file.
     """
-    if not zipfile.is_zipfile(path):
-        return False
     try:
+        if not zipfile.is_zipfile(path):
+            return False
         with zipfile.ZipFile(path) as file:
             return any(name.endswith("/constants.pkl") for name in file.namelist())
     except _DAMAGE as error:

@@ -92,7 +92,7 @@ def _check_members(path: Path, end: bytes) -> None:
             if any(member.compress_type for member in archive.infolist()):
                 raise CheckpointError(f"{path} is no file of torch.save: its members are packed")
             broken = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is damaged: {error}") from None

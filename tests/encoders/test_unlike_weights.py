@@ -111,3 +111,20 @@ def test_a_member_that_is_larger_than_it_says(tmp_path, packed, kind):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < size / 4
+
+
+def test_zip_files_that_the_reader_does_not_know(tmp_path):
+    """Encrypted members, or a table of contents of several disks: `zipfile` raises other errors."""
+    path = tmp_path / "clip.pt"
+    torch.save({"epoch": 3}, path)
+    content = path.read_bytes()
+    encrypted, disks = bytearray(content), bytearray(content)
+    for start in (content.index(b"PK\3\4") + 6, content.index(b"PK\1\2") + 8):
+        encrypted[start] |= 1
+    end = content.rindex(b"PK\5\6")
+    locator = struct.pack("<4sLQL", b"PK\6\7", 1, 0, 2)
+    disks[end:end] = locator
+    for spoilt in (encrypted, disks):
+        path.write_bytes(spoilt)
+        with pytest.raises(CheckpointError, match=r"clip\.pt is damaged"):
+            load(path)

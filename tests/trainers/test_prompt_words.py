@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dassl.utils import ConfigError
+from dassl.utils.text import unseen
+from encoders.tokens import token_count, tokenizer
 from tests.golden_recipes import fed_by, golden_clip, make_cfg
 from trainers import cocoop, coop
 from trainers.coop import CoOp
+from trainers.custom_clip import context_words
 
 NAMES = ["cat", "snow_leopard", "Corp."]
 METHODS = {"COOP": coop, "COCOOP": cocoop}
@@ -145,3 +150,21 @@ def test_the_rest_of_a_word_is_never_the_class_name(words):
 def test_more_context_than_fits(words, n):
     with pytest.raises(ConfigError, match=r"context vectors .* do not fit: CLIP reads 77 tokens"):
         learner(words, N_CTX=n)
+
+
+ODD = "aX_ \t&;#x<|>{}'.\u200b\u0430猫"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(min_size=1, max_size=40) | st.text(st.sampled_from(ODD), min_size=1, max_size=40))
+def test_any_words_are_read_as_they_stand_or_refused(words):
+    try:
+        made = learner(words, names=["cat"])
+    except ConfigError as error:
+        assert str(error)
+        return
+    plain = context_words(words)
+    assert context_words(f" {words}\n") == plain == " ".join(plain.split()) and not unseen(plain)
+    assert made.n_ctx == len(plain.split()) > 0
+    row = made.tokenized_prompts[0].tolist()
+    assert row[1 : 1 + token_count(plain)] == tokenizer.encode(plain)
