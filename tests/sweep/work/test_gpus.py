@@ -380,6 +380,7 @@ def test_a_whole_sweep_uses_no_cuda_itself(driver, tmp_path, monkeypatch):
 @pytest.mark.gpu
 def test_a_real_driver():
     """It knows about as much memory as CUDA, and a process sees the GPU by its UUID."""
+    torch.zeros(1, device="cuda")
     found = gpus.visible_gpus()
     assert len(found) == torch.cuda.device_count()
     free, total = torch.cuda.mem_get_info(0)
