@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FunctionType
 
 import yacs.config
 from yacs.config import CfgNode
@@ -39,13 +42,20 @@ def build_trainer(cfg: CfgNode):
 
 
 def _say_what_needs_a_gpu(trainer: type) -> None:
-    file = file_of(trainer)
-    lines = lines_for_a_gpu(file) if file.is_file() else []
-    if lines:
-        logger.warning(
-            f"Note: {file} asks for a GPU in line {listed(lines)}, and this run has none: it will "
-            "fail there. Write .to(self.device) in these places."
-        )
+    for file in _files_of(trainer):
+        if lines := lines_for_a_gpu(file):
+            logger.warning(
+                f"Note: {file} asks for a GPU in line {listed(lines)}, and this run has none: it "
+                "will fail there. Write .to(self.device) in these places."
+            )
+
+
+def _files_of(trainer: type) -> list[Path]:
+    """Returns a trainer's file, and those beside it that it takes classes and functions from."""
+    own = file_of(trainer)
+    names = vars(sys.modules.get(trainer.__module__, object)).values()
+    used = {file_of(value) for value in names if isinstance(value, (type, FunctionType))}
+    return sorted(path for path in {own, *used} if path.parent == own.parent and path.is_file())
 
 
 @contextmanager

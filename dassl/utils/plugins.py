@@ -141,8 +141,8 @@ def _is_of_plugins(statement: ast.Import | ast.ImportFrom) -> bool:
 
 def lines_for_a_gpu(path: Path) -> list[int]:
     """Returns the lines of a Python file that ask for a GPU by name: `.cuda()`, `"cuda"`."""
-    lines = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    lines, text = set(), path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)) if "cuda" in text else ():
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", "")
             places = [key.value for key in node.keywords if key.arg == "device"]

@@ -52,13 +52,13 @@ def test_other_faults_are_left_as_they_are(foreign, digits: Path, tmp_path: Path
 
 def test_a_gpu_that_is_not_there(foreign, digits: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    text = changed("torch.zeros(1).cuda()").replace(
-        "from torch import nn", "import torch\nfrom torch import nn"
-    )
+    text = f"import torch\nfrom beside import moved\n{changed('torch.zeros(1).cuda()')}"
+    (tmp_path / "beside.py").write_text("def moved(x):\n    return x.cuda()\n")
     with pytest.raises((AssertionError, RuntimeError)):
         trained(foreign, digits, tmp_path / "out", text)
     said = capsys.readouterr().out
-    assert "changed.py asks for a GPU in line 16, and this run has none: it will fail there" in said
+    assert "changed.py asks for a GPU in line 17, and this run has none: it will fail there" in said
+    assert "beside.py asks for a GPU in line 2," in said
 
 
 def test_lines_that_ask_for_a_gpu(tmp_path: Path):
