@@ -116,7 +116,7 @@ class PromptTrainer(CLIPTrainer):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
             self._check_classes(self.model.prompt_learner, checkpoint["state_dict"], path)
             now, then = self.made_by(), checkpoint.get(identity.KEY)
-            if then and (other := identity.other_weights(then, now)):
+            if isinstance(then, dict) and (other := identity.other_weights(then, now)):
                 logger.warning(f"Note: {path}: {other[0]}")
         buffers = dict(self.learned.named_buffers())
         load_pretrained_weights(self.learned, path, but=buffers)

@@ -6,12 +6,13 @@ the public format pass over. Checkpoints of other programs have none, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import torch
 
-from dassl.utils import CheckpointError
+from dassl.utils import CheckpointError, UserError
 from dassl.utils.files import PathLike, listed
 from dassl.utils.logger import get_logger
 from dassl.utils.results import determining_settings
@@ -54,6 +55,24 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def _in_known_form(check: Callable[..., None]) -> Callable[..., None]:
+    """Lets a check refuse what a file says in no form that we write."""
+
+    @wraps(check)
+    def checked(then: Identity | None, now: Identity, fpath: PathLike) -> None:
+        try:
+            check(then, now, fpath)
+        except UserError:
+            raise
+        except (TypeError, KeyError, AttributeError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{fpath} is damaged: what made it is said in no known form ({error!r:.100})"
+            ) from None
+
+    return checked
+
+
+@_in_known_form
 def check_same_run(then: Identity | None, now: Identity, fpath: PathLike) -> None:
     """Checks that a training may go on from a checkpoint.
 
@@ -103,6 +122,7 @@ def note_other_arithmetic(then: Identity | None, now: Identity) -> None:
             )
 
 
+@_in_known_form
 def check_usable(then: Identity | None, now: Identity, fpath: PathLike) -> None:
     """Checks that what was learned may be evaluated here: on other classes and data, as a rule.
 
@@ -134,12 +154,13 @@ def other_weights(then: Identity, now: Identity) -> list[str]:
     old, new = _digest(then), _digest(now)
     if old is None or new is None or old == new:
         return []
-    shown = [f"{i['weights']['name']} (SHA-256 {_short(_digest(i))})" for i in (then, now)]
+    shown = [f"{i['weights'].get('name')} (SHA-256 {_short(_digest(i))})" for i in (then, now)]
     return [f"the CLIP was {shown[0]} and is {shown[1]}"]
 
 
 def _digest(identity: Identity) -> str | None:
-    return (identity.get("weights") or {}).get("sha256")
+    weights = identity.get("weights")
+    return weights.get("sha256") if isinstance(weights, dict) else None
 
 
 def _changed(then: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:

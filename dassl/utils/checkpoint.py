@@ -23,6 +23,7 @@ logger = get_logger(__name__)
 
 LEGACY_MARK = 0x1950A86A20F9469CFC6C  # the first pickle in a file that is no zip file
 MAX_UNPACKED = 64 << 20  # bytes that a file may grow by; torch compresses no tensors
+MAX_VALUES = 5_000_000  # numbers and texts beside the tensors; a run has some thousand
 POINTER_FILE = "checkpoint"  # names the file written last
 BEST_FILE = "model-best.pth.tar"
 
@@ -96,7 +97,9 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     try:
         require_readable(Path(fpath))
         with torch.serialization.safe_globals(list(_HARMLESS)):
-            return torch.load(fpath, map_location="cpu", weights_only=True)
+            content = torch.load(fpath, map_location="cpu", weights_only=True)
+        _require_bounded(content)
+        return content
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
@@ -135,6 +138,20 @@ def require_readable(path: Path) -> None:
         for name in archive.namelist():
             if name.endswith("data.pkl"):
                 InertUnpickler(io.BytesIO(read_member(archive, name))).load()
+
+
+def _require_bounded(content: Any) -> None:
+    """Raises ValueError for lists that hold each other: whoever goes through them never ends."""
+    left, stack = MAX_VALUES, [content]
+    while stack:
+        value = stack.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError(f"its lists hold each other more than {MAX_VALUES:,} times over")
+        if isinstance(value, dict):
+            stack += value.values()
+        elif isinstance(value, (list, tuple, set)):
+            stack += value
 
 
 def _require_pickle(path: Path, head: bytes) -> None:
