@@ -66,6 +66,7 @@ class CudaGraph:
         gc.collect()  # a dead autograd graph in a cycle holds memory, and nodes of another stream
         device, current = torch.cuda.current_device(), torch.cuda.current_stream()
         stream, pool = _side_stream(device), torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()  # what one stream has kept, another cannot take
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             work()  # libraries set up what they need once a stream
