@@ -33,7 +33,13 @@ from trainers import prompt_trainer
 from trainers.clip_trainer import frozen_clip
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
+from trainers.ivlp import IVLP
+from trainers.kgcoop import KgCoOp
+from trainers.maple import MaPLe
+from trainers.prograd import ProGrad
 from trainers.prompt_trainer import PromptTrainer
+from trainers.promptsrc import PromptSRC
+from trainers.vpt import VPT
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = pytest.mark.parametrize("trainer_class", [CoOp, CoCoOp])
@@ -284,6 +290,12 @@ STEPS = [
     (CoOp, {"TRAINER.COOP.CLASS_TOKEN_POSITION": "front", "TRAINER.COOP.CSC": True}),
     (CoCoOp, {}),
     (CoCoOp, {"MODEL.TEXT_CHUNK": 12}),
+    (KgCoOp, {}),
+    (ProGrad, {}),
+    (VPT, {"TRAINER.VPT.PROMPT_DEPTH_VISION": 2}),
+    (IVLP, {f"TRAINER.IVLP.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
+    (MaPLe, {"TRAINER.MAPLE.PROMPT_DEPTH": 2}),
+    (PromptSRC, {f"TRAINER.PROMPTSRC.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
 ]
 
 

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from encoders import text
 from encoders.kernels import folding
+from tests.fast_paths.test_captured_step import STEPS, build, make_batches
 from tests.golden_recipes import golden_clip, image_size, make_cfg, method_options
-from trainers import cocoop, coop
+from trainers import cocoop, coop, prompt_trainer
 
 NAMES = ["cat", "golf ball", "golf course", "annual crop land"]
 KINDS = [
@@ -53,6 +54,22 @@ def model_of(module: ModuleType, position: str, csc: bool, precision: str) -> nn
     return module.CustomCLIP(cfg, NAMES, clip_model)
 
 
+def move_to_gpu(model: nn.Module) -> None:
+    """`model.to("cuda")`, which fails for fake tensors that belong to a model twice."""
+    moved: dict[Tensor, Tensor] = {}
+    for module in model.modules():
+        for own in (module._parameters, module._buffers):
+            for name, tensor in own.items():
+                if tensor is None:
+                    continue
+                if tensor not in moved:
+                    there = tensor.detach().to("cuda")
+                    learned = tensor.requires_grad
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    moved[tensor] = nn.Parameter(there, learned) if is_parameter else there
+                own[name] = moved[tensor]
+
+
 def noted_attention(patch: pytest.MonkeyPatch) -> list[tuple[bool, Tensor | None]]:
     """Returns a list that takes, of each attention, whether cuDNN may compute it, and its mask."""
     seen: list[tuple[bool, Tensor | None]] = []
@@ -76,7 +93,7 @@ def test_forward_pass(module, position, csc, given, precision):
             lambda _, __, bias: learned.add(bias.dtype)
         )
     with fake_gpu() as patch:
-        model.to("cuda")
+        move_to_gpu(model)
         attention = noted_attention(patch)
         shape = (3, 64) if given == "features" else (3, 3, size, size)
         forward = model.from_features if given == "features" else model
@@ -97,3 +114,25 @@ def test_forward_pass(module, position, csc, given, precision):
         assert mask.dtype == half
         assert all(stride % 8 == 0 for stride in mask.stride()[:-1]), "it would be copied"
         assert mask.stride(-1) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp16", "amp"])
+@pytest.mark.parametrize(("trainer_class", "options"), STEPS[6:])
+def test_other_methods(monkeypatch, trainer_class, options, precision):
+    """All that a method adds to the towers is float32, as is what it returns."""
+    monkeypatch.setattr(prompt_trainer, "resolve_precision", lambda prec, device, key: prec)
+    key = f"TRAINER.{trainer_class.config_node}.PREC"
+    model = build(trainer_class, make_batches(3), **{key: precision, **options}).model
+    made: set[torch.dtype] = set()
+    for module in model.learned.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda _, __, out: made.add(out.dtype))
+    size = image_size("vit_a")
+    with fake_gpu():
+        move_to_gpu(model)
+        image = torch.empty(3, 3, size, size, device="cuda")
+        label = torch.empty(3, dtype=torch.long, device="cuda")
+        with torch.autocast("cuda", torch.float16, enabled=precision == "amp"):
+            outputs = model(image, label) if hasattr(model, "loss") else [model(image)]
+    assert {out.dtype for out in outputs} | made == {torch.float32}
+    assert {out.device.type for out in outputs} == {"cuda"}
