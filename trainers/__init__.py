@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -62,7 +63,8 @@ def _name_the_embedded_clip() -> None:
     for name, module in list(sys.modules.items()):
         models = getattr(module, "_MODELS", None) if name.endswith("clip") else None
         if isinstance(models, dict) and TINY not in models and not name.startswith(PACKAGE):
-            models[TINY] = complete_file(user_cache_home()).as_uri()
+            with suppress(OSError):  # no room for a file: they do without
+                models[TINY] = complete_file(user_cache_home()).as_uri()
 
 
 _name_the_embedded_clip()
@@ -91,7 +93,7 @@ def _own_settings(trainer: str) -> list[Callable[[CfgNode], None]]:
         return []
     path = settings_file(file_of(cls), SETTINGS_FILES if is_foreign(cls) else SETTINGS_FILES[:1])
     found = [] if path is None else [extend_cfg_of(path)]
-    in_file = getattr(sys.modules[cls.__module__], "extend_cfg", None)
+    in_file = getattr(sys.modules.get(cls.__module__), "extend_cfg", None)
     return [*found, in_file] if is_foreign(cls) and in_file else found
 
 

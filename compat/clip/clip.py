@@ -20,8 +20,7 @@ from encoders.openai import tokenize_texts as tokenize
 from encoders.openai import tokenizer as _tokenizer
 from encoders.tiny import complete_file
 
-__all__ = ["_MODELS", "_download", "_tokenizer", "available_models", "build_model", "load"]
-__all__ += ["tokenize"]
+__all__ = ["_tokenizer", "available_models", "build_model", "load", "tokenize"]
 
 _transform = importlib.import_module(f"{PACKAGE}.clip")._transform
 
