@@ -202,7 +202,7 @@ class TrainerBase:
             logger.info(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
             if (now := self.made_by()) is not None:
                 identity.check_usable(checkpoint.get(identity.KEY), now, path)
-            check_finite(checkpoint["state_dict"], path)
+            check_finite(checkpoint["state_dict"], path, self._models[name].state_dict())
             try:
                 self.load_weights(name, checkpoint["state_dict"])
             except RuntimeError as error:

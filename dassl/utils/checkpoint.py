@@ -256,7 +256,7 @@ def restore_checkpoint(
         CheckpointError: it does not fit, or holds no finite numbers; the message names `fpath`.
     """
     try:
-        check_finite(checkpoint["state_dict"], fpath)
+        check_finite(checkpoint["state_dict"], fpath, model.state_dict())
         model.load_state_dict(checkpoint["state_dict"])
         logger.info("Loaded model weights")
         if optimizer is not None and checkpoint.get("optimizer") is not None:
@@ -271,14 +271,25 @@ def restore_checkpoint(
         raise CheckpointError(f"{fpath} does not fit this run: {error}") from None
 
 
-def check_finite(state_dict: Mapping[str, Any], fpath: PathLike) -> None:
-    """Raises CheckpointError, with the name of the tensor, unless weights are finite numbers."""
+def check_finite(
+    state_dict: Mapping[str, Any], fpath: PathLike, own: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Raises CheckpointError, with the name of the tensor, unless weights are finite numbers.
+
+    Args:
+        state_dict: of the file; entries that are no tensors are passed over.
+        fpath: the file.
+        own: the model's tensors; whole or complex numbers are none of its learned ones.
+    """
     for name, value in state_dict.items():
         if not isinstance(value, torch.Tensor):
             continue
         if not is_plain(value):
             raise CheckpointError(f"{fpath} holds {name} as a tensor without plain numbers")
         if not value.is_floating_point():
+            if own and name in own and own[name].is_floating_point():
+                kind = str(value.dtype).removeprefix("torch.")
+                raise CheckpointError(f"{fpath} holds {name} as {kind}; expected floating point")
             continue
         single = value.float()  # what we compute with: large float64 numbers become infinite
         if not single.isfinite().all():
@@ -320,7 +331,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str, but: Collection[
             f"no layer of {weight_path} fits by name and shape: it holds {_shapes(state_dict)}, "
             f"the model learns {_shapes(dict(model.named_parameters()))}"
         )
-    check_finite(fitting, weight_path)
+    check_finite(fitting, weight_path, own)
     try:
         model.load_state_dict({**own, **fitting})
     except RuntimeError as error:
