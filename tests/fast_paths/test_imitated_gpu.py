@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from encoders import text
 from encoders.kernels import folding
-from tests.fast_paths.test_captured_step import STEPS, build, make_batches
+from tests.fast_paths.test_captured_step import build, make_batches
+from tests.fast_paths.test_no_waiting import STEPS
 from tests.golden_recipes import golden_clip, image_size, make_cfg, method_options
 from trainers import cocoop, coop, prompt_trainer
 
