@@ -2,6 +2,8 @@
 
     python benchmarks/loading.py --json benchmarks/results/loading_cpu.json
 
+"bytes" is how test images come to a frozen encoder, on --device (`features/reading.py`).
+
 The plain loader is torch's DataLoader over a dataset that opens each file every time, with workers
 (if any) that start anew for each pass. Both apply the same transforms, and the tensors are compared
 before anything is timed. torch computes on one thread, so that only loading is measured.
@@ -15,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,9 @@ from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from dassl.utils import read_image, write_json
 from dassl.utils.logger import quiet
+from features.reading import ENCODED_AT_ONCE, ByteImages, joined, reading_loader
+
+Rate = Callable[[], float]  # images per second
 
 RECIPE = ROOT / "configs/trainers/base.yaml"  # 224 pixels, bicubic; batches of 32 and 100
 
@@ -121,11 +127,7 @@ def measure(cfg: CfgNode, items: list[Datum], is_train: bool, n_rounds: int) -> 
     require_same(*build_pair(cfg, items, is_train))
     ours, plain = build_pair(cfg, items, is_train)
     first = timed_pass(ours)
-    rates: dict[str, list[float]] = {"ours": [], "plain": []}
-    for _ in range(n_rounds):
-        rates["plain"].append(timed_pass(plain))
-        rates["ours"].append(timed_pass(ours))
-    median = {name: statistics.median(values) for name, values in rates.items()}
+    result = compare(lambda: timed_pass(ours), lambda: timed_pass(plain), n_rounds)
     loading = "train" if is_train else "test"
     return {
         "key": f"{loading} {cfg.DATALOADER.NUM_WORKERS}",
@@ -133,13 +135,77 @@ def measure(cfg: CfgNode, items: list[Datum], is_train: bool, n_rounds: int) -> 
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
         "images": len(items),
         "cached_mib": ours.dataset.images.bytes / 2**20,
-        "ours_images_per_s": median["ours"],
-        "plain_images_per_s": median["plain"],
+        "ours_first_pass_images_per_s": first,
+        **result,
+    }
+
+
+def compare(ours: Rate, plain: Rate, n_rounds: int) -> dict[str, Any]:
+    """Returns images per second of both, by turns."""
+    rates: dict[str, list[float]] = {"ours": [], "plain": []}
+    for _ in range(n_rounds):
+        rates["plain"].append(plain())
+        rates["ours"].append(ours())
+    return {
+        "ours_images_per_s": statistics.median(rates["ours"]),
+        "plain_images_per_s": statistics.median(rates["plain"]),
         # Of neighbouring passes: a machine with other work to do slows both down.
         "ratio": statistics.median(a / b for a, b in zip(rates["ours"], rates["plain"])),
-        "ours_first_pass_images_per_s": first,
         "all_passes": rates,
     }
+
+
+def measure_bytes(
+    cfg: CfgNode, items: list[Datum], device: torch.device, n_rounds: int
+) -> dict[str, Any]:
+    """Times how test images come to the encoder: as bytes, read by all cores, beside plain floats.
+
+    Workers start with each pass of both.
+    """
+    _, plain = build_pair(cfg, items, is_train=False)
+    like, _ = build_pair(cfg, items, is_train=False)
+    images, at_once = ByteImages(like.dataset), ENCODED_AT_ONCE[device.type]
+    readers = []
+
+    def of_bytes() -> Iterator[torch.Tensor]:
+        readers[:] = [reading_loader(images.dataset, range(len(items)), like, at_once)]
+        batches = (batch["img"] for batch in readers[0])
+        return map(images.floats, joined(batches, at_once, device))
+
+    def of_floats() -> Iterator[torch.Tensor]:
+        return (batch["img"].to(device) for batch in plain)
+
+    assert torch.equal(torch.cat(list(of_bytes())), torch.cat(list(of_floats())))
+
+    def rate(passed: Callable[[], Iterator[torch.Tensor]]) -> float:
+        start = time.perf_counter()
+        checks = [some.sum() for some in passed()]
+        torch.stack(checks).sum().item()  # waits for a GPU
+        return len(items) / (time.perf_counter() - start)
+
+    result = compare(lambda: rate(of_bytes), lambda: rate(of_floats), n_rounds)
+    reader = readers[0]
+    in_flight = reader.num_workers * (reader.prefetch_factor or 0) * reader.batch_size
+    height, width = cfg.INPUT.SIZE
+    return {
+        "key": f"bytes {cfg.DATALOADER.NUM_WORKERS}",
+        "loading": "bytes",
+        "device": device.type,
+        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+        "processes": reader.num_workers,
+        "images": len(items),
+        "in_flight_mib": in_flight * 3 * height * width / 2**20,
+        **result,
+    }
+
+
+def show(report: dict[str, Any], result: dict[str, Any]) -> None:
+    report["results"].append(result)
+    print(
+        "{loading:5} {num_workers} workers: {ours_images_per_s:6.0f} images/s, plain "
+        "{plain_images_per_s:6.0f}, ratio {ratio:.2f}".format(**result),
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -149,11 +215,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(500, 375), help="width and height")
     parser.add_argument("--workers", type=int, nargs="+", default=(0, 2))
     parser.add_argument("--rounds", type=int, default=7, help="passes of each loader")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where bytes go")
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     report = {
-        **describe_run(device="cpu"),
+        **describe_run(device=args.device),
         "image_size": list(args.size),
         "rounds": args.rounds,
         "results": [],
@@ -167,13 +234,9 @@ def main() -> None:
             cfg.merge_from_file(str(RECIPE))
             cfg.DATALOADER.NUM_WORKERS = n_workers
             for is_train, n_images in ((True, args.train_images), (False, args.test_images)):
-                result = measure(cfg, items[:n_images], is_train, args.rounds)
-                report["results"].append(result)
-                print(
-                    "{loading:5} {num_workers} workers: {ours_images_per_s:6.0f} images/s, plain "
-                    "{plain_images_per_s:6.0f}, ratio {ratio:.2f}".format(**result),
-                    flush=True,
-                )
+                show(report, measure(cfg, items[:n_images], is_train, args.rounds))
+            device = torch.device(args.device)
+            show(report, measure_bytes(cfg, items[: args.test_images], device, args.rounds))
     if args.json:
         write_json(report, args.json)
     else:

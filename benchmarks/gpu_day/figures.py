@@ -95,5 +95,6 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
     "loaders": (
         _figure("training images/s, 8 workers", "train 8", "ours_images_per_s"),
         _figure("test images/s, 8 workers", "test 8", "ours_images_per_s"),
+        _figure("test images/s to the encoder, all cores", "bytes 8", "ours_images_per_s"),
     ),
 }

@@ -69,7 +69,7 @@ PARTS = (
         "loaders",
         "images a second that reach a model",
         1,
-        "benchmarks/loading.py --workers 0 8 --rounds 3",
+        "benchmarks/loading.py --workers 0 8 --rounds 3 --device cuda",
         "benchmarks/loading.py --workers 0 --rounds 1 --train-images 32 --test-images 32",
     ),
 )
