@@ -129,6 +129,19 @@ def test_resumed_prompts_are_those_of_one_go(data: Path, tmp_path: Path):
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.parametrize("trainer", ["ProGrad", "MaPLe"])
+def test_prompts_that_go_through_in_chunks(trainer: str, data: Path, tmp_path: Path):
+    """ProGrad goes back through the tower twice, deep prompts enter each chunk."""
+    learned = []
+    for chunk in ("0", "12"):
+        out = tmp_path / chunk
+        train(data, out, trainer, "MODEL.TEXT_CHUNK", chunk)
+        path = out / PUBLIC_NAMES[trainer][0] / "model.pth.tar-3"
+        learned.append(load_checkpoint(str(path))["state_dict"])
+    for name, value in learned[0].items():
+        assert_close(learned[1][name], value, 1e-4, name)
+
+
 # --- formulas, each against CLIP's own blocks on 77 positions -------------------------------------
 
 
