@@ -82,12 +82,9 @@ class PromptLearner(custom_clip.BasePromptLearner):
 
 
 class CustomCLIP(custom_clip.CustomCLIP):
-    """CLIP whose class prompts are learned."""
+    """CLIP whose class prompts are learned; its logits are eq. 3's, `custom_clip.cosine_logits`."""
 
     prompt_learner_class = PromptLearner
-
-    def logits(self, image_features: Tensor) -> Tensor:
-        return custom_clip.cosine_logits(self.logit_scale, image_features, self.text_features())
 
 
 @TRAINER_REGISTRY.register()

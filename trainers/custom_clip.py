@@ -231,7 +231,8 @@ def context_problem(ctx_init: str) -> str:
 class CustomCLIP(nn.Module):
     """A frozen CLIP with learned prompts.
 
-    A subclass names its `prompt_learner_class` and defines `logits`. With a method
+    A subclass names its `prompt_learner_class`. Where class features depend on the image, it
+    defines `logits`; otherwise `encode_prompts` says what they are. With a method
     `loss(image_features, label)`, which returns loss () and logits (B, C), it says itself what
     training minimizes.
 
@@ -298,7 +299,7 @@ class CustomCLIP(nn.Module):
 
     def logits(self, image_features: Tensor) -> Tensor:
         """Image features (B, E) of length 1 → logits (B, C)."""
-        raise NotImplementedError
+        return cosine_logits(self.logit_scale, image_features, self.text_features())
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) → logits (B, C); with labels (B,) → loss () and logits."""

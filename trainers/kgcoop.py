@@ -16,11 +16,9 @@ from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
 from encoders.openai import CLIP
-from trainers import coop
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import BasePromptLearner, cosine_logits
-from trainers.prompt_trainer import PromptTrainer
-from trainers.zsclip import class_features, template_of
+from trainers.hand_written import GuidedCLIP, GuidedTrainer
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -38,21 +36,6 @@ class PromptLearner(BasePromptLearner):
         super().__init__(cfg.TRAINER.KGCOOP, classnames, clip_model)
 
 
-class GuidedCLIP(coop.CustomCLIP):
-    """CLIP with a learned context, which knows the class features of a hand-written prompt.
-
-    Args:
-        template: of that prompt; {} stands for the class name.
-    """
-
-    def __init__(
-        self, cfg: CfgNode, classnames: list[str], clip_model: CLIP, template: str
-    ) -> None:
-        super().__init__(cfg, classnames, clip_model)
-        features = class_features(clip_model, classnames, [template])  # w^clip, (C, E)
-        self.register_buffer("hand_written", features, persistent=False)
-
-
 class CustomCLIP(GuidedCLIP):
     prompt_learner_class = PromptLearner
 
@@ -66,15 +49,6 @@ class CustomCLIP(GuidedCLIP):
         logits = cosine_logits(self.logit_scale, image_features, text_features)
         guidance = 1 - (text_features * self.hand_written).sum(dim=-1).mean()  # L_kg
         return F.cross_entropy(logits, label) + self.weight * guidance, logits
-
-
-class GuidedTrainer(PromptTrainer):
-    """A trainer whose model knows the class features of the data set's hand-written prompt."""
-
-    def build_custom_clip(self, clip_model: CLIP) -> GuidedCLIP:
-        dataset = self.dm.dataset
-        template = template_of(dataset)
-        return self.custom_clip_class(self.cfg, dataset.classnames, clip_model, template)
 
 
 @TRAINER_REGISTRY.register()

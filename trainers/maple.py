@@ -20,10 +20,9 @@ from yacs.config import CfgNode as CN
 from dassl.engine import TRAINER_REGISTRY
 from encoders.openai import CLIP
 from encoders.tower import normalize, without_autocast
-from trainers import coop
+from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip
-from trainers.custom_clip import BasePromptLearner
-from trainers.ivlp import (
+from trainers.deep_prompts import (
     VLTrainer,
     check_depth,
     random_vectors,
@@ -41,7 +40,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.MAPLE.PROMPT_DEPTH = 9  # blocks with vectors of their own, J
 
 
-class PromptLearner(BasePromptLearner):
+class PromptLearner(custom_clip.BasePromptLearner):
     """Language prompts P_1 ... P_J and the coupling functions F_1 ... F_J.
 
     Parameters, under the names that public checkpoints have:
@@ -75,7 +74,7 @@ class PromptLearner(BasePromptLearner):
             return self.proj(self.ctx), torch.stack(deep) if deep else None
 
 
-class CustomCLIP(coop.CustomCLIP):
+class CustomCLIP(custom_clip.CustomCLIP):
     """CLIP with coupled prompts in both towers."""
 
     prompt_learner_class = PromptLearner

@@ -26,7 +26,7 @@ from dassl.engine import TRAINER_REGISTRY
 from encoders.openai import CLIP
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import BasePromptLearner, cosine_logits
-from trainers.kgcoop import GuidedCLIP, GuidedTrainer
+from trainers.hand_written import GuidedCLIP, GuidedTrainer
 
 
 def extend_cfg(cfg: CfgNode) -> None:

@@ -25,12 +25,11 @@ from yacs.config import CfgNode as CN
 from dassl.engine import TRAINER_REGISTRY
 from encoders.openai import CLIP
 from encoders.tower import normalize
-from trainers import ivlp
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import cosine_logits
+from trainers.deep_prompts import VLCustomCLIP, VLTrainer
+from trainers.hand_written import class_features
 from trainers.imagenet_templates import IMAGENET_TEMPLATES
-from trainers.ivlp import VLTrainer
-from trainers.zsclip import class_features
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -47,7 +46,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.PROMPTSRC.GPA_STD = 1.0
 
 
-class CustomCLIP(ivlp.CustomCLIP):
+class CustomCLIP(VLCustomCLIP):
     """CLIP with learned prompts in both towers, which knows what it says without them."""
 
     config_node = "PROMPTSRC"

@@ -18,8 +18,8 @@ from encoders.openai import CLIP
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import context_words, cosine_logits
-from trainers.ivlp import VisualPrompts, VLTrainer, too_small, visual_transformer
-from trainers.zsclip import class_features, class_prompts
+from trainers.deep_prompts import VisualPrompts, VLTrainer, too_small, visual_transformer
+from trainers.hand_written import class_features, class_prompts
 
 
 def extend_cfg(cfg: CfgNode) -> None:

@@ -6,25 +6,20 @@ Shapes: B images, C classes, E embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
-from encoders.openai import CLIP
-from encoders.text import TextEncoder
-from encoders.tokens import tokenize
 from encoders.tower import normalize
 from trainers.clip_trainer import CLIPTrainer, frozen_clip
+from trainers.hand_written import DEFAULT_TEMPLATE, class_features, class_prompts, template_of
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 
 logger = get_logger(__name__)
-
-DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
 
 
 class _Templates(Mapping):
@@ -41,35 +36,6 @@ class _Templates(Mapping):
 
 
 CUSTOM_TEMPLATES = _Templates()  # for other people's files; ours ask the data set
-
-
-def template_of(dataset: object) -> str:
-    """Returns a data set's own template; {} stands for the class name."""
-    return getattr(dataset, "template", DEFAULT_TEMPLATE)
-
-
-def class_prompts(classnames: list[str], template: str) -> list[str]:
-    return [template.format(name.replace("_", " ")) for name in classnames]
-
-
-def class_features(clip_model: CLIP, classnames: list[str], templates: Sequence[str]) -> Tensor:
-    """Encodes hand-written prompts.
-
-    Args:
-        clip_model: the frozen CLIP.
-        classnames: C names; "_" counts as a blank.
-        templates: {} stands for the class name.
-
-    Returns:
-        (C, E) class features of length 1: the mean over templates, normalized again.
-    """
-    encoder = TextEncoder(clip_model)
-    length, device = clip_model.positional_embedding.shape[0], clip_model.logit_scale.device
-    features = []
-    for template in templates:
-        tokens = tokenize(class_prompts(classnames, template), length, classnames)
-        features.append(normalize(encoder.encode_tokens(tokens.to(device))))
-    return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
 
 
 @TRAINER_REGISTRY.register()

@@ -38,7 +38,10 @@ PROJECT = {*MAY_IMPORT, "benchmarks", "train", "tests", "clip"}
 # What one touches of OpenAI's package; in the root, `clip` is compat/clip.
 TOUCH_CLIP = {"encoders/openai.py"}
 # What methods inherit from, and the templates, which other people's files import from here.
-SHARED = {"__init__.py", "__main__.py", "clip_trainer.py", "prompt_trainer.py", "custom_clip.py"}
+SHARED = {
+    *("__init__.py", "__main__.py", "clip_trainer.py", "prompt_trainer.py", "custom_clip.py"),
+    *("deep_prompts.py", "hand_written.py"),
+}
 TEMPLATES = "imagenet_templates.py"
 
 
@@ -95,6 +98,18 @@ def test_the_folder_of_methods_shows_methods():
     for name in found.keys() - SHARED - {TEMPLATES}:
         text = found[name].read_text(encoding="utf-8")
         assert "TRAINER_REGISTRY.register(" in text, f"trainers/{name} registers no method"
+
+
+def test_no_method_needs_another_method_s_file():
+    """Somebody else's may stand in place of it."""
+    shared = {f"trainers.{name.removesuffix('.py')}" for name in (*SHARED, TEMPLATES)}
+    for path in source_files("trainers"):
+        for name in imported(path) - shared - {"trainers"}:
+            assert not name.startswith("trainers."), f"{path.name} imports {name}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "trainers":
+                names = {f"{alias.name}.py" for alias in node.names}
+                assert names <= SHARED, f"{path.name} imports {names}"
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

@@ -1,0 +1,74 @@
+"""Hand-written prompts: their class features, and models that are guided by them.
+
+Shapes: C classes, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from encoders.openai import CLIP
+from encoders.text import TextEncoder
+from encoders.tokens import tokenize
+from encoders.tower import normalize
+from trainers.custom_clip import CustomCLIP
+from trainers.prompt_trainer import PromptTrainer
+
+DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
+
+
+def template_of(dataset: object) -> str:
+    """Returns a data set's own template; {} stands for the class name."""
+    return getattr(dataset, "template", DEFAULT_TEMPLATE)
+
+
+def class_prompts(classnames: list[str], template: str) -> list[str]:
+    return [template.format(name.replace("_", " ")) for name in classnames]
+
+
+def class_features(clip_model: CLIP, classnames: list[str], templates: Sequence[str]) -> Tensor:
+    """Encodes hand-written prompts.
+
+    Args:
+        clip_model: the frozen CLIP.
+        classnames: C names; "_" counts as a blank.
+        templates: {} stands for the class name.
+
+    Returns:
+        (C, E) class features of length 1: the mean over templates, normalized again.
+    """
+    encoder = TextEncoder(clip_model)
+    length, device = clip_model.positional_embedding.shape[0], clip_model.logit_scale.device
+    features = []
+    for template in templates:
+        tokens = tokenize(class_prompts(classnames, template), length, classnames)
+        features.append(normalize(encoder.encode_tokens(tokens.to(device))))
+    return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
+
+
+class GuidedCLIP(CustomCLIP):
+    """CLIP with a learned context, which knows the class features of a hand-written prompt.
+
+    Args:
+        template: of that prompt; {} stands for the class name.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, classnames: list[str], clip_model: CLIP, template: str
+    ) -> None:
+        super().__init__(cfg, classnames, clip_model)
+        features = class_features(clip_model, classnames, [template])  # w^clip, (C, E)
+        self.register_buffer("hand_written", features, persistent=False)
+
+
+class GuidedTrainer(PromptTrainer):
+    """A trainer whose model knows the class features of the data set's hand-written prompt."""
+
+    def build_custom_clip(self, clip_model: CLIP) -> GuidedCLIP:
+        dataset = self.dm.dataset
+        template = template_of(dataset)
+        return self.custom_clip_class(self.cfg, dataset.classnames, clip_model, template)
