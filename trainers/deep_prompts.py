@@ -22,6 +22,8 @@ from encoders.tower import normalize
 from trainers.custom_clip import CTX_STD, BasePromptLearner, CustomCLIP
 from trainers.prompt_trainer import PromptTrainer
 
+MOST_VECTORS = 1000  # a block's; the papers have 2 to 16
+
 
 class DeepPrompts(nn.Module):
     """Vectors of blocks 2 to J of a tower, under the names that public checkpoints have.
@@ -129,12 +131,12 @@ def check_depth(transformer: Any, key: str, depth: int) -> None:
         raise ConfigError(f"{key} is {depth}, but the tower has {n_blocks} blocks: set {n_blocks}.")
 
 
-def too_small(settings: CfgNode, key: str, least: dict[str, int]) -> list[str]:
-    """Returns a sentence for each setting that is smaller than its least value."""
+def out_of_bounds(settings: CfgNode, key: str, least: dict[str, int]) -> list[str]:
+    """Returns a sentence for each setting below its least value, or above MOST_VECTORS."""
     return [
-        f"{key}.{name} is {settings[name]}; expected {smallest} or more."
+        f"{key}.{name} is {settings[name]}; expected {smallest} to {MOST_VECTORS}."
         for name, smallest in least.items()
-        if settings[name] < smallest
+        if not smallest <= settings[name] <= MOST_VECTORS
     ]
 
 
@@ -162,7 +164,7 @@ class VLTrainer(PromptTrainer):
     def context_problems(cls, settings: CfgNode, key: str) -> list[str]:
         least = {"N_CTX_TEXT": 1, "PROMPT_DEPTH_TEXT": 1, "PROMPT_DEPTH_VISION": 0}
         least["N_CTX_VISION"] = min(settings.PROMPT_DEPTH_VISION, 1)
-        return [*too_small(settings, key, least), *too_few_words(settings, key, "N_CTX_TEXT")]
+        return [*out_of_bounds(settings, key, least), *too_few_words(settings, key, "N_CTX_TEXT")]
 
     def frozen_entries(self, state_dict: dict[str, Tensor]) -> list[str]:
         return [k for k in state_dict if k.startswith(self.frozen_names) and "VPT" not in k]

@@ -25,9 +25,9 @@ from trainers.clip_trainer import frozen_clip
 from trainers.deep_prompts import (
     VLTrainer,
     check_depth,
+    out_of_bounds,
     random_vectors,
     too_few_words,
-    too_small,
     visual_transformer,
 )
 
@@ -108,4 +108,4 @@ class MaPLe(VLTrainer):
     @classmethod
     def context_problems(cls, settings: CfgNode, key: str) -> list[str]:
         least = {"N_CTX": 1, "PROMPT_DEPTH": 1}
-        return [*too_small(settings, key, least), *too_few_words(settings, key, "N_CTX")]
+        return [*out_of_bounds(settings, key, least), *too_few_words(settings, key, "N_CTX")]

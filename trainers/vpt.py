@@ -18,7 +18,7 @@ from encoders.openai import CLIP
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import context_words, cosine_logits
-from trainers.deep_prompts import VisualPrompts, VLTrainer, too_small, visual_transformer
+from trainers.deep_prompts import VisualPrompts, VLTrainer, out_of_bounds, visual_transformer
 from trainers.hand_written import class_features, class_prompts
 
 
@@ -74,4 +74,4 @@ class VPT(VLTrainer):
 
     @classmethod
     def context_problems(cls, settings: CfgNode, key: str) -> list[str]:
-        return too_small(settings, key, {"N_CTX_VISION": 1, "PROMPT_DEPTH_VISION": 1})
+        return out_of_bounds(settings, key, {"N_CTX_VISION": 1, "PROMPT_DEPTH_VISION": 1})
