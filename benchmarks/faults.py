@@ -195,8 +195,14 @@ def main() -> None:
     out = args.out.absolute()
     out.mkdir(parents=True)
     trial = Trial(out) if {*args.only} - {"sweep"} else None
+    counts = {
+        "random_moments": ["--kills", str(args.kills)],
+        "changed_bits": ["--flips", str(args.flips)],
+        "sweep": ["--sweep-kills", str(args.sweep_kills)],
+    }
     for part in args.only:
-        about = describe_run()
+        command = ["python", "benchmarks/faults.py", "--only", part, *counts.get(part, ())]
+        about = describe_run(command)
         found = {
             "random_moments": lambda: random_kills(trial, args.kills),
             "within_writing": lambda: kills_in_writing(trial),
