@@ -33,6 +33,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from encoders.kernels.folding import made_to_last
+
 ALIGNED = 8  # numbers
 TILE = 32  # tokens; 16 to 64 were equally fast, smaller and larger ones slower
 
@@ -110,7 +112,8 @@ class PromptTree:
     def order_on(self, device: torch.device) -> Tensor:
         """Returns (C,): which of `sequences` each prompt is."""
         if device not in self._order:
-            self._order[device] = self.order.to(device)
+            with made_to_last():
+                self._order[device] = self.order.to(device)
         return self._order[device]
 
     def _frozen_paths(self) -> list[Path]:
@@ -128,7 +131,9 @@ class PromptTree:
         limit = min(limit, self.n_tokens)  # one entry for all limits that are large enough
         key = (limit, device, dtype)
         if key not in self._rows:
-            self._rows[key] = [self._build(part).to(device, dtype) for part in self._split(limit)]
+            with made_to_last():
+                parts = [self._build(part).to(device, dtype) for part in self._split(limit)]
+            self._rows[key] = parts
         return self._rows[key]
 
     def _split(self, limit: int) -> list[list[Path]]:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dassl.utils.memory import free_memory
-from encoders.kernels.folding import Folded
+from encoders.kernels.folding import Folded, made_to_last
 from encoders.kernels.frozen_linear import FrozenBlock
 from encoders.kernels.tree_attention import attend
 from encoders.openai import CLIP
@@ -246,7 +246,7 @@ class _TextTower(FrozenTower):
 
     def _constants(self, tree: PromptTree) -> _Constants:
         if tree not in self.constants:
-            with torch.no_grad():
+            with made_to_last():
                 self.constants[tree] = _Constants(self._frozen(tree))
         return self.constants[tree]
 
@@ -268,7 +268,7 @@ class _TextTower(FrozenTower):
         """Returns what enters the first block at constant tokens, and its projections."""
         first = self._constants(tree).first
         if rows not in first:
-            with torch.no_grad():
+            with made_to_last():
                 first[rows] = self._embed(rows)
         return first[rows]
 

@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import torch
-from yacs.config import CfgNode
 
 from dassl.utils.errors import UserError
 from dassl.utils.logger import get_logger
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 logger = get_logger(__name__)
 

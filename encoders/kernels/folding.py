@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -11,6 +12,14 @@ from torch import Tensor, nn
 from encoders.kernels.gemm import default_backend
 
 T = TypeVar("T")
+
+
+@contextmanager
+def made_to_last() -> Iterator[None]:
+    """Inside, there are no gradients, and what is made may serve a training later, also if an
+    evaluation in inference mode asks for it first."""
+    with torch.inference_mode(False), torch.no_grad():  # the former alone turns gradients on
+        yield
 
 
 class Fingerprint:
@@ -71,7 +80,7 @@ class Folded(Generic[T]):
         how = (dtype, self.backend or default_backend(device, dtype))
         if self._value is None or self._value[0] != how or not self._value[1].matches(weights):
             self._value = None  # frees memory before more is taken
-            with torch.no_grad():
+            with made_to_last():
                 self._value = (how, Fingerprint(weights), fold(*how))
         return self._value[2]
 

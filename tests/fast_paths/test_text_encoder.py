@@ -16,7 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from encoders.image import ImageEncoder
 from encoders.openai import CLIP
+from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
 from tests.golden_recipes import assert_close, custom_clip, golden_clip, images
 from trainers import cocoop, coop
@@ -237,3 +239,19 @@ def test_kept_in_inference_mode(counted):
         for seed in range(2):
             model(images(2, 32, seed))
     assert len(calls) == 1
+
+
+def test_training_after_an_evaluation_in_inference_mode():
+    """What the evaluation folded and laid out serves the training, whoever asked first."""
+    clip_model = copy.deepcopy(clip_in(torch.float32))
+    tree = PromptTree([[49406, learned_token(0), 320, 49407], [49406, learned_token(0), 5, 49407]])
+    encoder, context = TextEncoder(clip_model), torch.zeros(1, 1, 64, requires_grad=True)
+    images_in, prompts = images(1, 32, 0), torch.zeros(2, 64, requires_grad=True)
+    image_encoder = ImageEncoder(clip_model.visual)
+    with torch.inference_mode():
+        expected = encoder(context, tree).clone(), image_encoder(images_in, prompts).clone()
+    features = encoder(context, tree), image_encoder(images_in, prompts)
+    for own, other in zip(features, expected):
+        assert_close(own, other, 1e-6)
+        own.sum().backward()
+    assert context.grad.abs().sum() > 0 and prompts.grad.abs().sum() > 0

@@ -63,7 +63,7 @@ def test_parse_has_upstream_s_name_and_usage(tmp_path: Path):
         for seed, accuracy in enumerate(accuracies, 1):
             folder = tmp_path / experiment / f"seed{seed}"
             folder.mkdir(parents=True)
-            lines = f"=> result\n* total: 100\n* accuracy: {accuracy}%\n"
+            lines = f"seed: {seed}\n=> result\n* total: 100\n* accuracy: {accuracy}%\n"
             (folder / "log.txt").write_text(lines)
     one = parse(str(tmp_path / "exp-1"), "--test-log")
     assert (one.returncode, one.stderr) == (0, "")
