@@ -23,13 +23,15 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from dassl.utils.tools import without_garbage_collection
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,9 @@ class CudaGraph:
         mode = "thread_local"
         try:
             with (
-                _no_garbage_collection(),
+                # What is collected may be another graph, or memory of the GPU: no recording
+                # survives that.
+                without_garbage_collection(),
                 torch.cuda.graph(self.graph, pool, stream, capture_error_mode=mode),
             ):
                 return work()
@@ -91,18 +95,6 @@ class CudaGraph:
 
 
 _failed: list[torch.cuda.CUDAGraph] = []  # torch's allocator of pinned memory may still ask them
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """What is collected may be another graph, or memory of the GPU: no recording survives that."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _give_back(device: int, pool: tuple[int, int]) -> None:
