@@ -28,6 +28,7 @@ import datasets
 import train
 import trainers
 from dassl.config import Config, get_cfg_default, not_determining, noted_methods
+from dassl.engine.identity import flat
 from dassl.utils.results import own_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,17 +174,6 @@ def settings_but_seed(cfg: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _settings(run: Run) -> dict[str, Any]:
     return settings_but_seed(train.setup_cfg(run.arguments(Path(), "")))
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {"OPTIM": {"LR": 1}} as {"OPTIM.LR": 1}."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves.update(flat(value, f"{prefix}{key}."))
-        else:
-            leaves[prefix + key] = value
-    return leaves
 
 
 @cache

@@ -25,6 +25,7 @@ from typing import Any
 import datasets
 import train
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
+from dassl.engine.identity import flat
 from dassl.utils import UserError, write_json
 from dassl.utils.download import sha256_of
 from dassl.utils.files import file_state, user_cache_home
@@ -35,7 +36,7 @@ from datasets.folder import Folder
 from datasets.readers.derived_files import derived_paths
 from datasets.resources import SPLITS
 from encoders.openai import MODEL_URLS, TINY, weights_file
-from sweep.plan.run import Run, flat
+from sweep.plan.run import Run
 from sweep.work.kept import DamagedFileError, json_of, say_once
 
 Basis = dict[str, Any]

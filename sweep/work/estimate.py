@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from sweep.plan.run import Run, flat
+from dassl.engine.identity import flat
+from sweep.plan.run import Run
 
 
 @dataclass(frozen=True)

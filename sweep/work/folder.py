@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from dassl.engine import run_folder
+from dassl.engine.identity import flat
 from dassl.evaluation import error_analysis
 from dassl.utils import write_atomically, write_json
 from dassl.utils.locks import LockedError, file_lock, is_locked
 from dassl.utils.results import accuracy_of
 from dassl.utils.text import visible
-from sweep.plan.run import Run, flat, settings_but_seed
+from sweep.plan.run import Run, settings_but_seed
 from sweep.work import checkpoints
 from sweep.work.basis import (
     Basis,
