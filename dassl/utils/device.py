@@ -141,22 +141,26 @@ def _advice() -> str:
 
 def installed_gpus() -> list[str]:
     """Returns number, name and free memory of all GPUs, as the driver knows them."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
     query = "--query-gpu=index,name,memory.free,memory.total"
-    try:
-        answer = subprocess.run(
-            [program, query, "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return []
+    answer = nvidia_smi(query, "--format=csv,noheader") or ""
     rows = [[part.strip() for part in line.split(",")] for line in answer.splitlines()]
     return [
         f"{number} = {name} ({free} of {total} free)"
         for number, name, free, total in (row for row in rows if len(row) == 4)
     ]
+
+
+def nvidia_smi(*arguments: str) -> str | None:
+    """Returns what the driver's program answers; None: it is not there, or gives no answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
+        said = getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)
+        logger.warning(f"Note: nvidia-smi gives no answer: {str(said).strip().splitlines()[-1:]}")
+        return None
+    return done.stdout

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 
 from dassl.data.workers import usable_cores
 from dassl.utils import ConfigError
+from dassl.utils.device import nvidia_smi
 from dassl.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -28,7 +27,6 @@ GIB = 2**30
 MEMORY_PER_RUN = 8 * GIB  # CoCoOp on 500 classes of ViT-B/16 peaks below this
 LEAST_MEMORY = GIB  # less holds no CLIP beside CUDA's own half a GiB
 MOST_RUNS = 4  # on a GPU or a CPU
-PATIENCE = 60  # seconds for nvidia-smi, which wakes GPUs that sleep
 
 
 @dataclass(frozen=True)
@@ -275,7 +273,7 @@ def _listed(gpus: Sequence[Gpu]) -> str:
 
 def installed_gpus() -> list[Gpu] | None:
     """Returns all GPUs in the order of the bus, as the driver knows them; None: it is not asked."""
-    report = _nvidia_smi("-q", "-x")
+    report = nvidia_smi("-q", "-x")
     if report is None:
         return None
     try:
@@ -284,27 +282,12 @@ def installed_gpus() -> list[Gpu] | None:
         logger.warning(f"Note: the answer of nvidia-smi cannot be read: {error}")
         return None
     divided = any(node.find("mig_devices/mig_device") is not None for node in nodes)
-    listing = (_nvidia_smi("-L") or "") if divided else ""
+    listing = (nvidia_smi("-L") or "") if divided else ""
     instances = re.split(r"(?m)^GPU \d+:", listing)[1:]
     return [
         _gpu(number, node, instances[number] if number < len(instances) else "")
         for number, node in enumerate(nodes)
     ]
-
-
-def _nvidia_smi(*arguments: str) -> str | None:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
-        said = getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)
-        logger.warning(f"Note: nvidia-smi gives no answer: {str(said).strip().splitlines()[-1:]}")
-        return None
-    return done.stdout
 
 
 def _gpu(number: int, node: ElementTree.Element, listing: str) -> Gpu:
