@@ -73,11 +73,7 @@ class ImageEncoder:
         if prompts is None:
             with torch.no_grad():
                 return self._encode(image)
-        if not hasattr(self.visual, "class_embedding"):
-            raise ConfigError(
-                "visual prompts stand behind the patches of a vision transformer, and "
-                f"{type(self.visual).__name__} has none: choose a ViT for MODEL.BACKBONE.NAME"
-            )
+        require_patches(self.visual)
         return self._encode(image, prompts, deep)
 
     def _encode(self, image: Tensor, *prompts: Tensor | None) -> Tensor:
@@ -92,6 +88,15 @@ class ImageEncoder:
     def _fold(self, dtype: torch.dtype, backend: str) -> _VisionTransformer | _ResNet:
         kind = _VisionTransformer if hasattr(self.visual, "class_embedding") else _ResNet
         return kind(self.visual, dtype, backend)
+
+
+def require_patches(visual: Any) -> None:
+    """Raises ConfigError if an image tower has no patches for prompts to stand behind."""
+    if not hasattr(visual, "class_embedding"):
+        raise ConfigError(
+            "visual prompts stand behind the patches of a vision transformer, and "
+            f"{type(visual).__name__} has none: choose a ViT for MODEL.BACKBONE.NAME"
+        )
 
 
 def _is_frozen_kind(visual: Any) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from dassl.utils import ConfigError
-from encoders.image import ImageEncoder
+from encoders.image import ImageEncoder, require_patches
 from encoders.openai import CLIP
 from encoders.tower import normalize
 from trainers.custom_clip import CTX_STD, BasePromptLearner, CustomCLIP
@@ -116,11 +116,7 @@ class VLCustomCLIP(CustomCLIP):
 
 def visual_transformer(clip_model: CLIP) -> Any:
     """Returns the image tower's transformer; raises ConfigError where there is none."""
-    if not hasattr(clip_model.visual, "transformer"):
-        raise ConfigError(
-            "visual prompts stand behind the patches of a vision transformer, and "
-            f"{type(clip_model.visual).__name__} has none: choose a ViT for MODEL.BACKBONE.NAME"
-        )
+    require_patches(clip_model.visual)
     return clip_model.visual.transformer
 
 

@@ -15,7 +15,7 @@ from encoders.openai import CLIP
 from encoders.text import TextEncoder
 from encoders.tokens import tokenize
 from encoders.tower import normalize
-from trainers.custom_clip import CustomCLIP
+from trainers.custom_clip import BasePromptLearner, CustomCLIP
 from trainers.prompt_trainer import PromptTrainer
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
@@ -53,9 +53,13 @@ def class_features(clip_model: CLIP, classnames: list[str], templates: Sequence[
 class GuidedCLIP(CustomCLIP):
     """CLIP with a learned context, which knows the class features of a hand-written prompt.
 
+    One context for all classes stands in front of the name.
+
     Args:
         template: of that prompt; {} stands for the class name.
     """
+
+    config_node = ""  # the method's settings are in TRAINER.<config_node>
 
     def __init__(
         self, cfg: CfgNode, classnames: list[str], clip_model: CLIP, template: str
@@ -63,6 +67,11 @@ class GuidedCLIP(CustomCLIP):
         super().__init__(cfg, classnames, clip_model)
         features = class_features(clip_model, classnames, [template])  # w^clip, (C, E)
         self.register_buffer("hand_written", features, persistent=False)
+
+    def build_prompt_learner(
+        self, cfg: CfgNode, classnames: list[str], clip_model: CLIP
+    ) -> BasePromptLearner:
+        return BasePromptLearner(cfg.TRAINER[self.config_node], classnames, clip_model)
 
 
 class GuidedTrainer(PromptTrainer):

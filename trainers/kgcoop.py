@@ -15,9 +15,8 @@ from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
-from encoders.openai import CLIP
 from trainers.clip_trainer import frozen_clip
-from trainers.custom_clip import BasePromptLearner, cosine_logits
+from trainers.custom_clip import cosine_logits
 from trainers.hand_written import GuidedCLIP, GuidedTrainer
 
 
@@ -29,15 +28,8 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.KGCOOP.W = 8.0  # weight of the guidance, lambda
 
 
-class PromptLearner(BasePromptLearner):
-    """One context for all classes, in front of the name."""
-
-    def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
-        super().__init__(cfg.TRAINER.KGCOOP, classnames, clip_model)
-
-
 class CustomCLIP(GuidedCLIP):
-    prompt_learner_class = PromptLearner
+    config_node = "KGCOOP"
 
     def __init__(self, cfg: CfgNode, *args) -> None:
         super().__init__(cfg, *args)
