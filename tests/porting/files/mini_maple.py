@@ -7,7 +7,6 @@ from trainers.mini_parts import Prompts, TextTower, cosines, get_clip
 from trainers.mini_towers import MiniIVLP
 
 from dassl.engine import TRAINER_REGISTRY
-from dassl.optim import build_lr_scheduler, build_optimizer
 
 
 class Coupled(Prompts):
@@ -43,20 +42,12 @@ class CustomCLIP(nn.Module):
 
 @TRAINER_REGISTRY.register()
 class MiniMaPLe(MiniIVLP):
-    def build_model(self):
-        cfg = self.cfg
-        model = get_clip(
-            cfg,
+    custom_clip, folder = CustomCLIP, "MultiModalPromptLearner"
+
+    def towers(self):
+        return get_clip(
+            self.cfg,
             trainer="MaPLe",
             **{"vision_depth": 0, "language_depth": 0, "vision_ctx": 0, "language_ctx": 0},
-            maple_length=cfg.TRAINER.MINI.N_CTX,
+            maple_length=self.cfg.TRAINER.MINI.N_CTX,
         )
-        self.model = CustomCLIP(cfg, self.dm.dataset.classnames, model)
-        for name, param in self.model.named_parameters():
-            if "prompt_learner" not in name:
-                param.requires_grad_("VPT" in name)
-        self.model.to(self.device)
-        self.optim = build_optimizer(self.model, cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.register_model("MultiModalPromptLearner", self.model, self.optim, self.sched)
-        self.scaler = None

@@ -40,27 +40,29 @@ class BehindPatches(InBoth):
 
 @TRAINER_REGISTRY.register()
 class MiniIVLP(MiniCoOp):
-    design, custom_clip = "IVLP", InBoth
+    design, custom_clip, folder = "IVLP", InBoth, "VLPromptLearner"
 
-    def build_model(self):
-        cfg, mini = self.cfg, self.cfg.TRAINER.MINI
-        both = self.design == "IVLP"
-        model = get_clip(
-            cfg,
+    def towers(self):
+        mini, both = self.cfg.TRAINER.MINI, self.design == "IVLP"
+        return get_clip(
+            self.cfg,
             trainer=self.design,
             vision_depth=mini.DEPTH_VISION,
             language_depth=mini.DEPTH_TEXT if both else 0,
             vision_ctx=mini.N_CTX,
             language_ctx=mini.N_CTX if both else 0,
         )
-        self.model = self.custom_clip(cfg, self.dm.dataset.classnames, model)
+
+    def build_model(self):
+        cfg = self.cfg
+        self.model = self.custom_clip(cfg, self.dm.dataset.classnames, self.towers())
         for name, param in self.model.named_parameters():
             if "prompt_learner" not in name:
                 param.requires_grad_("VPT" in name)
         self.model.to(self.device)
         self.optim = build_optimizer(self.model, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.register_model("VLPromptLearner", self.model, self.optim, self.sched)
+        self.register_model(self.folder, self.model, self.optim, self.sched)
         self.scaler = None
 
     def forward_backward(self, batch):
