@@ -181,7 +181,7 @@ class PromptTrainer(CLIPTrainer):
             label: (B,).
         """
         with self.autocast():
-            if hasattr(self.model, "loss"):
+            if isinstance(self.model, CustomCLIP) and hasattr(self.model, "loss"):
                 loss, logits = forward(inputs, label)
             else:
                 logits = forward(inputs)
