@@ -25,11 +25,17 @@ TURN = 3.0  # seconds
 
 def largest_difference(works: dict[str, Work]) -> float | None:
     """Runs what there is once; returns the largest difference relative to the largest number."""
+    differences = differences_of(works)
+    return max(differences) if differences else None
+
+
+def differences_of(works: dict[str, Work]) -> list[float]:
+    """Returns the difference in each of the tensors; nothing if there is no plain path."""
     ours = [t.clone() for t in works["ours"]()]
     if "plain" not in works:
-        return None
+        return []
     pairs = zip(works["plain"](), ours)
-    return max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
+    return [((a - b).abs().max() / a.abs().max()).item() for a, b in pairs]
 
 
 def by_turns(

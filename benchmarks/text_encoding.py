@@ -41,7 +41,7 @@ from benchmarks.measure import (
     added_memory,
     by_turns,
     count_flops,
-    largest_difference,
+    differences_of,
     matmul_peak,
     ratio_of,
 )
@@ -239,13 +239,19 @@ def measure(
     works = bench.works(case)
     if not plain_is_possible(case, bench.device, room, compared):
         del works["plain"]
-    difference = largest_difference(works)
-    allowed = 2e-3 if bench.precision == "fp32" else 0.5
-    if difference is not None and difference > allowed:
-        raise AssertionError(f"{case.key}: the paths differ by {difference:.1e}")
+    differences = differences_of(works)
+    # Half precision's gradients are sums that nearly cancel, the plain path's off by more than a
+    # third at 500 classes: who is nearer to float64 is a question for gpu_day/half_precision.py.
+    compared_ones = differences if bench.precision == "fp32" else differences[:1]
+    allowed = 2e-3 if bench.precision == "fp32" else 0.1
+    if any(difference > allowed for difference in compared_ones):
+        raise AssertionError(f"{case.key}: the paths differ by {max(compared_ones):.1e}")
     times = by_turns(works, bench.device, seconds, warm="plain" if "plain" in works else "ours")
     result = {"key": case.key, **dataclasses.asdict(case)}
-    result |= {"n_ctx": case.n_ctx or N_CTX.get(case.method), "difference": difference}
+    result |= {
+        "n_ctx": case.n_ctx or N_CTX.get(case.method),
+        "difference": max(differences, default=None),
+    }
     result |= {"ratio": ratio_of(times), "all_seconds": times}
     for name in times:
         result[f"{name}_seconds"] = statistics.median(times[name])

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 
 import numpy as np
 import torch
@@ -56,6 +57,14 @@ class Tiles:
     rows: Tensor  # (N * Tq,) the query in each slot; 0 in padding
     slots: Tensor  # (Q,) the slot of each query
     mask: Tensor  # (N, Tq, K + Tk) 0 where a query sees a key, -inf elsewhere
+    _masks: dict[int, Tensor] = field(default_factory=dict)
+
+    def mask_of(self, groups: int) -> Tensor:
+        """(G * N, Tq, K + Tk): the mask again and again, laid out as the GPU wants it."""
+        if groups not in self._masks:
+            with made_to_last():
+                self._masks[groups] = _aligned(self.mask.repeat(groups, 1, 1))
+        return self._masks[groups]
 
 
 @dataclass(eq=False)
@@ -74,6 +83,8 @@ class PackedRows:
     frozen_slots: Tensor  # slots that hold a frozen token (a key, no query)
     frozen_in_slots: Tensor  # which
     tiles: Tiles  # all rows
+    keys: Tensor  # (N * (K + Tk),) the key in each place of a tile: frozen token, or F + row
+    key_slots: Tensor  # (T,) the place of each row among them, in its own tile
     end_rows: Tensor  # (C,) the end tokens' rows
     end_tiles: Tiles  # the end tokens as queries
     n_rows: int = field(default=0)
@@ -85,7 +96,7 @@ class PackedRows:
             if isinstance(value, Tensor):
                 moved[name] = value.to(device)
             elif isinstance(value, Tiles):
-                mask = _aligned(value.mask.to(device, dtype))
+                mask = value.mask.to(device, dtype)
                 moved[name] = Tiles(value.rows.to(device), value.slots.to(device), mask)
         return PackedRows(**moved)
 
@@ -169,6 +180,16 @@ class PromptTree:
         end_keys = [(ends[sequence], sequence) for sequence in sequences]
         queries = [[p if p not in frozen else None for p in tile] for tile in tiles]
         end_queries = [[p for n, p in end_keys if n == tile] for tile in range(len(tiles))]
+        laid = _lay_out(queries, row, tiles, len(trunk))
+
+        def key(tile: int, path: Path) -> int:
+            return frozen[path] if path in frozen else len(frozen) + row[tile, path]
+
+        beginning, padding = [key(0, path) for path in trunk_paths], [0] * size
+        keys = [
+            beginning + ([key(n, path) for path in tile] + padding)[:size]
+            for n, tile in enumerate(tiles)
+        ]
         return PackedRows(
             vector=_index(-1 - path[-1] for _, path in active[:n_vectors]),
             vector_position=_index(len(path) - 1 for _, path in active[:n_vectors]),
@@ -178,7 +199,9 @@ class PromptTree:
             trunk_rows=_index(row[0, path] for path in trunk_paths if path not in frozen),
             frozen_slots=_index(slot for slot, _ in in_slots),
             frozen_in_slots=_index(i for _, i in in_slots),
-            tiles=_lay_out(queries, row, tiles, len(trunk)),
+            tiles=laid,
+            keys=_index(chain.from_iterable(keys)),
+            key_slots=laid.slots + len(trunk) * (laid.slots // size + 1),
             end_rows=_index(row[key] for key in end_keys),
             end_tiles=_lay_out(
                 end_queries, {key: i for i, key in enumerate(end_keys)}, tiles, len(trunk)

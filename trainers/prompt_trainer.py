@@ -32,9 +32,8 @@ T = TypeVar("T")
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    # On a GPU, replay steps as a CUDA graph where a trainer allows it; plain steps otherwise. Off
-    # until a GPU has shown equal numbers and a gain.
-    cfg.MODEL.CUDA_GRAPH = False
+    # On a GPU, replay steps as a CUDA graph where a trainer allows it; plain steps otherwise.
+    cfg.MODEL.CUDA_GRAPH = True
     mark_not_determining(cfg, "MODEL.CUDA_GRAPH")
 
 
@@ -49,7 +48,7 @@ class PromptTrainer(CLIPTrainer):
     them under autocast with a scaled loss; in both, the learned parameters and the optimizer's
     state are float32. On a CPU everything is float32.
 
-    With MODEL.CUDA_GRAPH, a GPU replays the forward and backward pass as a CUDA graph
+    Unless MODEL.CUDA_GRAPH is False, a GPU replays the forward and backward pass as a CUDA graph
     (`dassl.engine.step_graph`) if the class says `@frozen_clip(..., capturable_step=True)`. Its
     model then has a method `step_constants`, as `CustomCLIP` has.
     """

@@ -19,7 +19,12 @@ from benchmarks.gpu_day.part import Result, run_part
 from benchmarks.text_encoding import Bench, Case, class_names
 from benchmarks.whole_job_data import REAL, SMALL
 
-CASES = (Case("step", "CoCoOp", 5, 4), Case("step", "CoCoOp", 100, 1), Case("step", "CoOp", 50, 32))
+CASES = (
+    Case("step", "CoCoOp", 5, 4),
+    Case("step", "CoCoOp", 100, 1),
+    Case("step", "CoOp", 50, 32),
+    Case("step", "CoOp", 500, 32),
+)
 DRAWS = 12  # of images: a single one says little
 
 

@@ -216,7 +216,7 @@ class StepGraph:
         self._recordings.clear()
         logger.warning(
             "Training goes on without a CUDA graph, slower but with the same numbers (%s). "
-            "Without MODEL.CUDA_GRAPH True, it does so from the start.",
+            "With MODEL.CUDA_GRAPH False, it does so from the start.",
             reason,
         )
 

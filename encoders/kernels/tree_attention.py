@@ -88,27 +88,60 @@ def fused_attention(
     q: Tensor | None, kv: Tensor, frozen: Tensor, rows: PackedRows, tiles: Tiles, heads: int
 ) -> Tensor:
     """`attend` by scaled_dot_product_attention, with the trunk's keys repeated in each tile."""
-    n_tiles, n_trunk = len(tiles.mask), len(rows.trunk_frozen) + len(rows.trunk_rows)
-    queries, k, v, trunk_k, trunk_v = _gather(q, kv, frozen, rows, tiles, heads)
-    groups, _, _, size = k.shape
-
-    def tiled(x: Tensor) -> Tensor:  # (G, H, N * n, D/H) → (N, G * H, n, D/H)
-        return x.reshape(groups * heads, n_tiles, -1, size).transpose(0, 1)
-
-    def joined(own: Tensor, trunk: Tensor) -> Tensor:
-        trunk = trunk.reshape(1, groups * heads, n_trunk, size).expand(n_tiles, -1, -1, -1)
-        return torch.cat([trunk, tiled(own)], dim=2)  # (N, G * H, K + Tk, D/H)
-
+    groups, width = len(kv), frozen.shape[-1] // 2
+    batch = groups * len(tiles.mask)  # G * N
+    queries, keys_values = _IntoTiles.apply(q, kv, frozen, rows, tiles)
+    queries = queries.view(batch, -1, heads, width // heads).transpose(1, 2)
+    k, v = keys_values.view(batch, -1, 2, heads, width // heads).permute(2, 0, 3, 1, 4)
     with sdpa_kernel(KERNELS):
-        out = F.scaled_dot_product_attention(
-            tiled(queries),
-            joined(k, trunk_k),
-            joined(v, trunk_v),
-            attn_mask=tiles.mask[:, None],  # the same for all groups and heads
-            scale=1.0,
-        )
-    out = out.transpose(0, 1).reshape(1, groups, heads, -1, size)
-    return _merge_heads(out).index_select(1, tiles.slots)
+        mask = tiles.mask_of(groups)[:, None]  # the same for all heads
+        out = F.scaled_dot_product_attention(queries, k, v, attn_mask=mask, scale=1.0)
+    out = out.transpose(1, 2).reshape(groups, -1, width)  # (G, N * Tq, D)
+    return _OutOfTiles.apply(out, tiles.slots)
+
+
+class _IntoTiles(torch.autograd.Function):
+    """Queries (G, N * Tq, D), and keys and values of trunk and tile (G, N * (K + Tk), 2 D).
+
+    A row is in one slot, so its gradient is read there: nothing is summed but the trunk's.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor | None, kv: Tensor, frozen: Tensor, rows: PackedRows, tiles: Tiles
+    ) -> tuple[Tensor, Tensor]:
+        ctx.rows, ctx.tiles, ctx.joint = rows, tiles, q is None
+        queries = kv[..., : frozen.shape[-1] // 2] if q is None else q
+        known = kv[..., -frozen.shape[-1] :]
+        if len(frozen):
+            known = torch.cat([frozen.expand(len(kv), -1, -1), known], dim=1)  # (G, F + T, 2 D)
+        return queries.index_select(1, tiles.rows), known.index_select(1, rows.keys)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dq: Tensor, dkv: Tensor) -> tuple:
+        rows, tiles = ctx.rows, ctx.tiles
+        first, n_trunk = len(rows.trunk_frozen), len(rows.trunk_frozen) + len(rows.trunk_rows)
+        in_tiles = dkv.view(len(dkv), len(tiles.mask), -1, dkv.shape[-1])  # (G, N, K + Tk, 2 D)
+        dkv = dkv.index_select(1, rows.key_slots)  # (G, T, 2 D)
+        dkv.index_add_(1, rows.trunk_rows, in_tiles[:, :, first:n_trunk].sum(dim=1))
+        dq = dq.index_select(1, tiles.slots)
+        dq, dkv = (None, torch.cat([dq, dkv], dim=-1)) if ctx.joint else (dq, dkv)
+        return dq, dkv, None, None, None
+
+
+class _OutOfTiles(torch.autograd.Function):
+    """(G, slots, D) → (G, Q, D): what stands in padding is left there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slots: Tensor) -> Tensor:
+        ctx.slots, ctx.shape = slots, x.shape
+        return x.index_select(1, slots)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        return grad.new_zeros(ctx.shape).index_copy_(1, ctx.slots, grad), None
 
 
 class _TwoPartAttention(torch.autograd.Function):

@@ -251,7 +251,7 @@ def test_what_cannot_be_recorded_is_plain_and_said_once(caplog, graph, reason):
     assert not step.replays()
     assert len(caplog.records) == 1
     assert reason in caplog.text
-    assert "MODEL.CUDA_GRAPH True" in caplog.text
+    assert "MODEL.CUDA_GRAPH False" in caplog.text
 
 
 def test_a_graph_gives_its_memory_to_the_plain_step(caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from encoders.tokens import tokenize
 from tests.fast_paths.test_deep_prompts import plain_image, plain_text
 from tests.golden_recipes import assert_close, golden_clip, images, make_cfg
 from tests.runs import make_eurosat, run
-from trainers import ivlp, kgcoop, maple, prograd, promptsrc, vpt
+from trainers import ivlp, kgcoop, maple, prograd, prompt_trainer, promptsrc, vpt
 from trainers.imagenet_templates import IMAGENET_TEMPLATES
 from trainers.prograd import aligned
 from trainers.promptsrc import gaussian_weights
@@ -127,6 +128,27 @@ def test_resumed_prompts_are_those_of_one_go(data: Path, tmp_path: Path):
     train(data, tmp_path / "whole", "PromptSRC", resume=str(tmp_path / "whole"))
     resumed = load_checkpoint(str(tmp_path / "whole" / name))["state_dict"]
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "amp"])
+@pytest.mark.parametrize("trainer", SMALL)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_half_precision_follows_float32(
+    device: str, trainer: str, precision: str, data: Path, tmp_path: Path, monkeypatch
+):
+    if device == "cpu":  # is made to compute as a GPU does
+        monkeypatch.setattr(prompt_trainer, "resolve_precision", lambda prec, device, key: prec)
+    scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**8)  # so that none is skipped
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    found = {}
+    for name, prec, cuda in (("float", "fp32", False), ("half", precision, device == "cuda")):
+        key = f"TRAINER.{trainer.upper()}.PREC"
+        assert train(data, tmp_path / name, trainer, key, prec, "USE_CUDA", str(cuda)) is not None
+        path = tmp_path / name / PUBLIC_NAMES[trainer][0] / "model.pth.tar-3"
+        found[name] = load_checkpoint(str(path))["state_dict"]
+    tolerance = 1e-3 if precision == "fp32" else 5e-2
+    for name, value in found["float"].items():
+        assert (found["half"][name] - value).abs().max() < tolerance * value.abs().max(), name
 
 
 @pytest.mark.parametrize("trainer", ["ProGrad", "MaPLe"])
