@@ -126,8 +126,8 @@ class _IntoTiles(torch.autograd.Function):
         dkv = dkv.index_select(1, rows.key_slots)  # (G, T, 2 D)
         dkv.index_add_(1, rows.trunk_rows, in_tiles[:, :, first:n_trunk].sum(dim=1))
         dq = dq.index_select(1, tiles.slots)
-        dq, dkv = (None, torch.cat([dq, dkv], dim=-1)) if ctx.joint else (dq, dkv)
-        return dq, dkv, None, None, None
+        own = (None, torch.cat([dq, dkv], dim=-1)) if ctx.joint else (dq, dkv)
+        return *own, None, None, None
 
 
 class _OutOfTiles(torch.autograd.Function):
