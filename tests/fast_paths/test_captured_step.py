@@ -198,9 +198,10 @@ def test_where_steps_are_captured():
     (batch,) = make_batches(2)
     trainer = build(CoOp, [batch])
     trainer.device = torch.device("cuda")
-    assert not trainer.captures_step(), "unless it is asked for"
-    trainer.cfg.MODEL.CUDA_GRAPH = True
     assert trainer.captures_step()
+    trainer.cfg.MODEL.CUDA_GRAPH = False
+    assert not trainer.captures_step(), "whoever says no is heard"
+    trainer.cfg.MODEL.CUDA_GRAPH = True
     trainer.device = torch.device("cpu")
     assert not trainer.captures_step()
 
