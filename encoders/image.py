@@ -44,10 +44,14 @@ class ImageEncoder:
     Args:
         visual: clip's VisionTransformer or ModifiedResNet; anything else runs as it is.
         backend: who multiplies, a key of `gemm.BACKENDS`; None: the default.
+        products: their precision, where it is not the weights'.
     """
 
-    def __init__(self, visual: Any, backend: str | None = None) -> None:
+    def __init__(
+        self, visual: Any, backend: str | None = None, products: torch.dtype | None = None
+    ) -> None:
         self.visual = visual
+        self.products = products
         self.images = 0
         self.folded = Folded.shared_by(visual, backend)
 
@@ -80,7 +84,8 @@ class ImageEncoder:
         if not _is_frozen_kind(self.visual):
             return self.visual(image)
         weights = [*self.visual.parameters(), *self.visual.buffers()]
-        tower = self.folded.get(weights, self.visual.conv1.weight.dtype, self._fold)
+        dtype = self.products or self.visual.conv1.weight.dtype
+        tower = self.folded.get(weights, dtype, self._fold)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
         with without_autocast(image), sdpa_kernel(KERNELS):
             return torch.cat([tower.run(group, *prompts) for group in groups])

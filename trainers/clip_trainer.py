@@ -23,6 +23,7 @@ from dassl.utils.errors import not_one_of
 from dassl.utils.files import content_digest
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
+from encoders.kernels.gemm import multiplies_in_bf16
 from encoders.load import freeze, load_model
 from encoders.openai import BACKBONES, CLIP, weights_file
 from encoders.shared import load_frozen_clip
@@ -33,11 +34,15 @@ logger = get_logger(__name__)
 
 T = TypeVar("T", bound=type)
 
+IMAGE_PRECISIONS = {"": None, "bf16": torch.bfloat16}
+
 
 def extend_cfg(cfg: CfgNode) -> None:
     # What a weights file of other sizes than OpenAI's cannot tell; see encoders.families.
     cfg.MODEL.BACKBONE.ACTIVATION = ""  # quick_gelu
     cfg.MODEL.BACKBONE.HEAD_WIDTH = 0  # 64
+    # "bf16": the image encoder's products in bfloat16, on a CPU that has them; "": as the rest
+    cfg.MODEL.IMAGE_PRECISION = ""
     # Draw training views from (SEED, epoch) alone, the same for all methods, and keep their
     # features. Other draws than the public implementation's: off unless asked for.
     cfg.MODEL.FIXED_VIEWS = False
@@ -92,7 +97,11 @@ class CLIPTrainer(TrainerX):
     @classmethod
     def config_problems(cls, cfg: CfgNode) -> list[str]:
         """Returns a sentence for each setting that does not suit this method."""
-        return backbone_problems(cfg)
+        problems = backbone_problems(cfg)
+        if cfg.MODEL.IMAGE_PRECISION not in IMAGE_PRECISIONS:
+            key, given = "MODEL.IMAGE_PRECISION", cfg.MODEL.IMAGE_PRECISION
+            problems.append(not_one_of(key, given, IMAGE_PRECISIONS))
+        return problems
 
     def check_cfg(self, cfg: CfgNode) -> None:
         problems = self.config_problems(cfg)
@@ -111,6 +120,7 @@ class CLIPTrainer(TrainerX):
         learners look up their words.
         """
         logger.info(f"Loading CLIP (backbone: {backbone_name(self.cfg)})")
+        self._check_image_precision()
         if self.promise():
             clip_model = load_frozen_clip(
                 backbone_of(self.cfg), self.precision, self.device, *_stated(self.cfg)
@@ -120,6 +130,20 @@ class CLIPTrainer(TrainerX):
         clip_model = load_clip(self.cfg, self.precision)
         freeze(clip_model)
         return clip_model
+
+    def _check_image_precision(self) -> None:
+        if not self.cfg.MODEL.IMAGE_PRECISION:
+            return
+        if self.device.type != "cpu":
+            raise ConfigError(
+                f"MODEL.IMAGE_PRECISION is {self.cfg.MODEL.IMAGE_PRECISION}, which is for CPUs: "
+                "on a GPU, leave it away and choose fp16 or amp for the method's PREC."
+            )
+        if not multiplies_in_bf16():
+            logger.warning(
+                "MODEL.IMAGE_PRECISION is bf16, but this processor has no such products that torch "
+                "knows of: images may be encoded more slowly than without it"
+            )
 
     def inference_precision(self) -> str:
         """Returns the precision of methods without gradients: half on a GPU, float32 else."""
@@ -163,8 +187,9 @@ class CLIPTrainer(TrainerX):
             folder=model.FEATURES.FOLDER,
             fixed_views=self.cfg.SEED if model.FIXED_VIEWS else None,
         )
+        precision = self.cfg.MODEL.IMAGE_PRECISION or self.precision
         return ImageFeatures(
-            self.frozen_encoder(), self.encode_images, self.precision, self.device, settings
+            self.frozen_encoder(), self.encode_images, precision, self.device, settings
         )
 
     def train_inputs(self) -> Iterable:
@@ -191,12 +216,19 @@ class CLIPTrainer(TrainerX):
 
     def result_record(self, split: str, results: dict[str, float], seconds: float) -> dict:
         record = super().result_record(split, results, seconds)
+        if self.cfg.MODEL.IMAGE_PRECISION:
+            record["image_precision"] = self.cfg.MODEL.IMAGE_PRECISION
         if self.takes_features():  # tells what `seconds` means
             record["images_encoded"] = self.frozen_encoder().images - self._encoded_before
         return record
 
 
 # --- MODEL.BACKBONE -------------------------------------------------------------------------------
+
+
+def image_products(cfg: CfgNode) -> torch.dtype | None:
+    """Returns the precision of the image encoder's products; None: that of its weights."""
+    return IMAGE_PRECISIONS[cfg.MODEL.IMAGE_PRECISION]
 
 
 def backbone_name(cfg: CfgNode) -> str:

@@ -27,6 +27,7 @@ from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
 from encoders.tokens import token_count, tokenize, tokenizer
 from encoders.tower import normalize, without_autocast
+from trainers.clip_trainer import image_products
 
 logger = get_logger(__name__)
 
@@ -250,7 +251,7 @@ class CustomCLIP(nn.Module):
         self.prompt_learner = self.build_prompt_learner(cfg, classnames, clip_model)
         self.text_encoder = TextEncoder(clip_model, cfg.MODEL.TEXT_CHUNK)
         self.image_encoder = clip_model.visual
-        self.frozen_image_encoder = ImageEncoder(clip_model.visual)
+        self.frozen_image_encoder = ImageEncoder(clip_model.visual, products=image_products(cfg))
         self.logit_scale = clip_model.logit_scale
         self.dtype = clip_model.dtype
 

@@ -28,7 +28,7 @@ from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
-from trainers.clip_trainer import CLIPTrainer, frozen_clip
+from trainers.clip_trainer import CLIPTrainer, frozen_clip, image_products
 
 logger = get_logger(__name__)
 
@@ -63,7 +63,7 @@ class LinearProbe(CLIPTrainer):
     def build_model(self) -> None:
         self.precision = self.inference_precision()
         visual = self.load_clip().to(self.device).visual
-        self.image_encoder = ImageEncoder(visual)
+        self.image_encoder = ImageEncoder(visual, products=image_products(self.cfg))
         self.head = ProbeHead(visual.output_dim, self.dm.dataset.classnames)
         self.head.to(self.device)
         self.register_model("linear_probe", self.head)

@@ -15,7 +15,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
 from encoders.tower import normalize
-from trainers.clip_trainer import CLIPTrainer, frozen_clip
+from trainers.clip_trainer import CLIPTrainer, frozen_clip, image_products
 from trainers.hand_written import DEFAULT_TEMPLATE, class_features, class_prompts, template_of
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 
@@ -46,7 +46,9 @@ class ZeroshotCLIP(CLIPTrainer):
     def build_model(self) -> None:
         self.precision = self.inference_precision()
         self.clip_model = self.load_clip().to(self.device)
-        self._image_encoder = ImageEncoder(self.clip_model.visual)
+        self._image_encoder = ImageEncoder(
+            self.clip_model.visual, products=image_products(self.cfg)
+        )
         templates = self.templates()
         self.announce(templates)
         self.text_features = class_features(  # (C, E)

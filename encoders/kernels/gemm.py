@@ -51,6 +51,7 @@ class OneDnnProduct:
         return self.weight.to_dense()
 
 
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 4e-2}  # of `onednn_works`
 BACKENDS: dict[str, type[TorchProduct] | type[OneDnnProduct]] = {
     "torch": TorchProduct,
     "onednn": OneDnnProduct,
@@ -58,22 +59,29 @@ BACKENDS: dict[str, type[TorchProduct] | type[OneDnnProduct]] = {
 
 
 def default_backend(device: torch.device, dtype: torch.dtype) -> str:
-    """Returns a key of BACKENDS: oneDNN for float32 on a CPU where it works, torch elsewhere."""
-    on_cpu = device.type == "cpu" and dtype == torch.float32
-    return "onednn" if on_cpu and onednn_works() else "torch"
+    """Returns a key of BACKENDS: oneDNN on a CPU where it works, torch elsewhere."""
+    on_cpu = device.type == "cpu" and dtype in TOLERANCES
+    return "onednn" if on_cpu and onednn_works(dtype) else "torch"
 
 
 @cache
-def onednn_works() -> bool:
+def onednn_works(dtype: torch.dtype = torch.float32) -> bool:
     """Whether oneDNN's operators are there and multiply as torch does; tried once a process."""
     generator = torch.Generator().manual_seed(0)  # torch's global stream must not move
-    x = torch.randn(5, 48, generator=generator)
-    weight = torch.randn(32, 48, generator=generator)
+    x = torch.randn(5, 48, generator=generator).to(dtype)
+    weight = torch.randn(32, 48, generator=generator).to(dtype)
+    off = TOLERANCES[dtype]
     try:
         if not torch.backends.mkldnn.is_available():
             return False
         ours, plain = (BACKENDS[name](weight) for name in ("onednn", "torch"))
-        same = torch.allclose(ours(x, silu=True), plain(x, silu=True), rtol=1e-4, atol=1e-4)
+        same = torch.allclose(ours(x, silu=True), plain(x, silu=True), rtol=off, atol=off)
         return same and torch.equal(ours.dense(), weight)
     except (AttributeError, RuntimeError, TypeError):  # another torch: no such operator
         return False
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether the processor has products in bfloat16, as far as torch tells."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))

@@ -55,8 +55,9 @@ def test_other_features_are_no_result(small, monkeypatch):
 
 
 def test_bar(small, monkeypatch, capsys):
-    assert failures([{"key": "ViT-B/16 b32", "ratio": 2.0}], BARS) == 0
-    assert failures([{"key": "ViT-B/16 b32", "ratio": 1.99}], BARS) == 1
+    for ratio, bf16_ratio, missed in ((2.0, 1.6, 0), (1.99, 1.6, 1), (2.0, 1.59, 1)):
+        result = {"key": "ViT-B/16 b32", "ratio": ratio, "bf16_ratio": bf16_ratio}
+        assert failures([result], BARS) == missed
     assert run(monkeypatch, "--backbones", "RN50", "--batches", "1", "--check") == 1
     assert "not measured" in capsys.readouterr().out
     with pytest.raises(SystemExit):
