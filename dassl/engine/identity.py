@@ -107,7 +107,8 @@ def check_same_run(then: Identity | None, now: Identity, fpath: PathLike) -> Non
     if problems:
         raise CheckpointError(
             f"{fpath} is of another run, which this one cannot continue: {'; '.join(problems)}. "
-            "Give what the run was started with, or start a run of its own without --resume."
+            "Give what the run was started with, or start a run of its own: without --resume, in "
+            "another output folder."
         )
 
 

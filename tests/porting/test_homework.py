@@ -1,0 +1,67 @@
+"""A homework's notebook runs as it is printed, and learns what our own method learns."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dassl.utils import load_checkpoint
+from tests.porting.conftest import record
+from tests.runs import run
+
+pytestmark = pytest.mark.slow
+CELLS = Path(__file__).parent / "homework.py"
+OUTPUTS = ("coop", "coop/new_classes", "cocoop", "cocoop/new_classes")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the homework ran: typed in, as into a notebook, so there is no file of its classes."""
+    folder = tmp_path_factory.mktemp("homework")
+    root = Path(__file__).parents[2]
+    (folder / "configs").symlink_to(root / "configs")
+    env = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=CELLS.read_text(encoding="utf-8"),
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stdout, encoding="utf-8")
+    return folder
+
+
+def test_base_and_new_of_both_methods(project: Path):
+    records = [record(project / "outputs" / name) for name in OUTPUTS]
+    assert [one["classes"] for one in records] == ["base", "new"] * 2
+    assert [one["trainer"] for one in records] == ["CoOp"] * 2 + ["CoCoOp"] * 2
+    assert [one["precision"] for one in records] == ["fp16"] * 2 + ["fp32"] * 2
+    base, new = records[2:]
+    said = (project / "said.txt").read_text(encoding="utf-8")
+    assert f"CoCoOp {new['metrics']['accuracy']:.1f}%" in said
+    assert f"wrong images: {new['total'] - new['correct']}\n" in said
+    assert base["metrics"]["accuracy"] > 40  # 20 by chance
+
+
+def test_its_cocoop_is_ours(project: Path):
+    """Same seed, same images, same numbers, though the two share no line."""
+    ours = project / "ours"
+    opts = ("DATASET.NUM_SHOTS", "16", "TRAINER.COCOOP.PREC", "fp32")
+    common = {"trainer": "CoCoOp", "dataset": "digits", "recipe": "CoCoOp/tiny"}
+    run(project / "data", ours, *opts, epoch=1, train_batch_size=4, **common)
+    one, other = (
+        load_checkpoint(str(folder / "prompt_learner/model.pth.tar-1"))["state_dict"]
+        for folder in (ours, project / "outputs/cocoop")
+    )
+    assert one.keys() == other.keys()
+    for name in ("ctx", "meta_net.linear1.weight", "meta_net.linear2.weight"):
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
+    assert record(ours)["correct"] == record(project / "outputs/cocoop")["correct"]
