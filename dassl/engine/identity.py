@@ -33,9 +33,11 @@ def identity_of(trainer: Any) -> dict[str, Any]:
     cfg = trainer.cfg
     dataset = getattr(getattr(trainer, "dm", None), "dataset", None)
     names = getattr(trainer, "lab2cname", None) or {}
+    template = getattr(dataset, "template", None)  # of a hand-written prompt
     return {
         "trainer": cfg.TRAINER.NAME,
         "classnames": [str(names[label]) for label in sorted(names)],
+        "template": template if isinstance(template, str) else None,
         "weights": trainer.weights_used(),
         "data": dict(getattr(dataset, "provenance", {})),
         "settings": flat(determining_settings(cfg)),

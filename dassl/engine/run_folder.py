@@ -21,7 +21,7 @@ from dassl.engine.signals import TrainingStopped
 from dassl.evaluation import error_analysis
 from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE
 from dassl.utils.errors import ConfigError, OutputFolderError
-from dassl.utils.files import PathLike, write_text
+from dassl.utils.files import PathLike, write_json, write_text
 from dassl.utils.locks import LockedError, file_lock
 from dassl.utils.logger import Logger, get_logger, log_files, setup_logger
 
@@ -29,9 +29,11 @@ logger = get_logger(__name__)
 
 LOCK = ".running"  # held by the process at work; a sweep holds another file, `lock`
 RECORDS = "results.jsonl"
+CONFIG = "config.yaml"
+MODEL = "model.json"  # with config.yaml, all that is needed to use what a run has learned
 # All that a run writes beside its logs, as patterns: no file of anybody else is called like this.
 _IN_PLACES = (TENSORBOARD, "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}")
-_PLAIN = ("config.yaml", RECORDS, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES)
+_PLAIN = (CONFIG, MODEL, RECORDS, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES)
 _OWN = (*_PLAIN, *_IN_PLACES)
 
 
@@ -127,7 +129,7 @@ class RunFolder:
 
     @contextmanager
     def at_work(self, log: Logger, trainer: TrainerBase) -> Iterator[None]:
-        """Holds the folder; opens the log and writes `config.yaml`.
+        """Holds the folder; opens the log and writes `config.yaml` and `model.json`.
 
         Before, the trainer goes back to where a run to be resumed stopped, so that one that
         cannot be resumed stays as it is, and what is to be overwritten is deleted.
@@ -146,7 +148,10 @@ class RunFolder:
                 if self.trains and self.cfg.RESUME:
                     trainer.resume()
                 log.open()
-                write_text(self.path / "config.yaml", self.cfg.dump())
+                write_text(self.path / CONFIG, self.cfg.dump())
+                if (made_by := trainer.made_by()) is not None:
+                    known = {key: part for key, part in made_by.items() if key != "settings"}
+                    write_json(known, self.path / MODEL)  # the settings are in CONFIG
                 yield
         except OSError as error:
             if error.errno is not None and error.filename is None:

@@ -1,6 +1,6 @@
 """Imports point one way:
 
-    {train, sweep} → {trainers, datasets} → features → encoders → dassl.utils
+    {train, predict, prompts, sweep} → {trainers, datasets} → features → encoders → dassl.utils
     {trainers, datasets, features} → dassl: engine → {data, evaluation, optim} → {utils, config, …}
 
 There is no arrow upwards and no circle, and importing `encoders` registers nothing.
@@ -31,10 +31,11 @@ MAY_IMPORT = {  # package → project packages it may import
     "features": {"dassl", "encoders", "features"},
     "trainers": {"dassl", "encoders", "features", "trainers"},
     "datasets": {"dassl", "datasets"},
-    "sweep": {"dassl", "encoders", "trainers", "datasets", "train", "sweep"},
+    "sweep": {"dassl", "encoders", "trainers", "datasets", "train", "prompts", "sweep"},
+    "prompts": {"dassl", "encoders", "features", "trainers", "datasets", "train", "prompts"},
     "compat": {"dassl", "encoders", "clip"},  # `clip` is what it is called by those that use it
 }
-PROJECT = {*MAY_IMPORT, "benchmarks", "train", "tests", "clip"}
+PROJECT = {*MAY_IMPORT, "benchmarks", "train", "predict", "tests", "clip"}
 # What one touches of OpenAI's package; in the root, `clip` is compat/clip.
 TOUCH_CLIP = {"encoders/openai.py"}
 # What methods inherit from, and the templates, which other people's files import from here.
@@ -158,6 +159,11 @@ def is_module(name: str) -> bool:
 def test_the_entry_point_knows_no_sweep():
     found = {name.split(".")[0] for name in imported(ROOT / "train.py")} & PROJECT
     assert found == {"dassl", "datasets", "trainers"}
+
+
+def test_predicting_knows_no_sweep():
+    found = {name.split(".")[0] for name in imported(ROOT / "predict.py")} & PROJECT
+    assert found == {"dassl", "prompts"}
 
 
 def test_layers_of_the_engine():

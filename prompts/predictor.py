@@ -1,0 +1,126 @@
+"""Pictures → names of classes with probabilities, by what a run has learned.
+
+Shapes: N pictures, B of them at a time, C classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from dassl.engine import TrainerBase
+from dassl.utils import ConfigError
+from dassl.utils.errors import NonFiniteScoresError
+from dassl.utils.files import PathLike
+from prompts.pictures import Picture, PictureBatches
+from prompts.run import Run, build, quietly, read_run
+
+Guesses = list[tuple[str, float]]  # class names and probabilities, the surest first
+
+
+class Predictor:
+    """Classifies pictures; of any trainer that is registered.
+
+    Attributes:
+        classnames: C names.
+        run: what the run's folder says.
+        trainer: the run's trainer, with what it learned.
+    """
+
+    def __init__(self, run: Run, trainer: TrainerBase) -> None:
+        self.run, self.trainer = run, trainer
+        self.classnames: list[str] = list(trainer.dm.dataset.classnames)
+        with quietly():
+            self._batches = PictureBatches(run.cfg)
+
+    @classmethod
+    def load(
+        cls,
+        run: PathLike,
+        classes: Sequence[str] | None = None,
+        *,
+        epoch: int | None = None,
+        template: str = "",
+        backbone_path: str = "",
+        device: str = "",
+    ) -> Predictor:
+        """Loads what a run has learned. No dataset has to be there.
+
+        Args:
+            run: output folder of a training, or of an evaluation that learns nothing.
+            classes: other classes, which the learned context then stands with.
+            epoch: of which the weights are; None: those that the run tested.
+            template: another hand-written prompt, for methods that have one.
+            backbone_path: where CLIP's weights are now, if they were a file that has moved.
+            device: "cpu" or "cuda"; "": a GPU if the run's configuration allows it.
+
+        Raises:
+            UserError: see `read_run` and `build`.
+        """
+        found = read_run(run, backbone_path=backbone_path, device=device)
+        names = None if classes is None else list(classes)
+        return cls(found, build(found, names, template, epoch))
+
+    def __call__(self, images: Picture | Iterable[Picture], top: int = 5) -> list[Guesses]:
+        """Returns the `top` likeliest classes of each picture.
+
+        Args:
+            images: paths or PIL images, or one of them.
+            top: at most C.
+        """
+        return self.guesses(self.probabilities(images), top)
+
+    def guesses(self, probabilities: Tensor, top: int = 5) -> list[Guesses]:
+        """Probabilities (N, C) → the `top` likeliest classes of each row."""
+        if top < 1:
+            raise ConfigError(f"the number of classes to show is {top}; expected 1 or more")
+        values, places = probabilities.topk(min(top, len(self.classnames)))
+        return [
+            [(self.classnames[c], p) for c, p in zip(row, chances)]
+            for row, chances in zip(places.tolist(), values.tolist())
+        ]
+
+    def probabilities(
+        self, images: Picture | Iterable[Picture], batch_size: int = 0, progress: bool = False
+    ) -> Tensor:
+        """Returns softmax of `logits`, (N, C)."""
+        return self.logits(images, batch_size, progress).softmax(dim=1)
+
+    @torch.no_grad()
+    def logits(
+        self, images: Picture | Iterable[Picture], batch_size: int = 0, progress: bool = False
+    ) -> Tensor:
+        """Returns the method's scores, (N, C), float32 on the CPU.
+
+        Args:
+            images: paths or PIL images, or one of them.
+            batch_size: B; 0: the run's DATALOADER.TEST.BATCH_SIZE.
+            progress: shows a bar on a terminal.
+
+        Raises:
+            DataError, MissingFileError: a picture cannot be read.
+            NonFiniteScoresError: a score is infinite or NaN.
+        """
+        alone = isinstance(images, (str, os.PathLike, Image.Image))
+        pictures = [images] if alone else list(images)
+        size = batch_size or self.run.cfg.DATALOADER.TEST.BATCH_SIZE
+        device, done = self.trainer.device, []
+        bar = tqdm(total=len(pictures), unit=" pictures", leave=False, disable=not progress or None)
+        with bar, quietly():
+            for some in self._batches(pictures, size):
+                some = self._batches.floats(some.to(device))
+                done.append(self.trainer.model_inference(some).float().cpu())
+                bar.update(len(some))
+        scores = torch.cat(done) if done else torch.empty(0, len(self.classnames))
+        wrong = (~scores.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if wrong:
+            raise NonFiniteScoresError(
+                f"the scores of {pictures[wrong[0]]} are NaN or infinite: the weights are damaged",
+                wrong[0],
+            )
+        return scores
