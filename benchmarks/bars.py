@@ -49,7 +49,12 @@ def _share(key: str, field: str, text: str, most: float) -> Bar:
 
 def _peak(key: str) -> Bar:
     text = f"{key}: share of the matmul peak"
-    return Bar(text, (key,), lambda r: r[key]["share_of_peak"], least=0.5, to_plain=False)
+    return Bar(text, (key,), lambda r: r[key]["share_of_peak"], least=0.65, to_plain=False)
+
+
+def _roofline(key: str) -> Bar:
+    text = f"{key}: share of the roofline"
+    return Bar(text, (key,), lambda r: r[key]["share_of_roofline"], least=0.6, to_plain=False)
 
 
 def _text_once(key: str) -> Bar:
@@ -89,6 +94,7 @@ CPU_BARS = (
     _share("step CoCoOp 100 b1", "bytes", "CoCoOp, step, 100 classes: memory over plain", 0.1),
     _share("text CoOp 50 b1", "flops", "CoOp, text, 50 classes: FLOPs over plain", 0.05),
     _share("text CoCoOp 50 b1", "flops", "CoCoOp, text, 50 classes: FLOPs over plain", 0.05),
+    *(_roofline(f"text {m} 5 b1") for m in ("CoOp", "CoCoOp")),
     *(_peak(f"text {m} {n} b1") for m in ("CoOp", "CoCoOp") for n in (50, 100, 500, 1000)),
 )
 

@@ -134,6 +134,12 @@ def count_flops(work: Work) -> int:
     return counter.get_total_flops()
 
 
+def memory_rate(device: torch.device) -> float:
+    """Returns the bytes a second at which a tensor that no cache holds is read."""
+    x = torch.ones(2**27, device=device)  # 512 MiB
+    return x.nbytes / min(_seconds(x.sum, device) for _ in range(10))
+
+
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """Returns the best rate of large products, in flop/s, for each backend of frozen layers."""
     names = BACKENDS if default_backend(device, dtype) == "onednn" else ("torch",)

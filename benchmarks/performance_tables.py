@@ -69,6 +69,7 @@ def table(results: list[dict[str, Any]], part: str) -> str:
 def circumstances(report: dict[str, Any]) -> str:
     """Returns a sentence on where and how the numbers were measured."""
     peak = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in report["peak_flops_per_s"].items())
+    rate = report.get("memory_bytes_per_s")
     days = sorted({r["time"][:10] for r in report["results"]})
     commits = sorted({str(r["commit"])[:7] for r in report["results"]})
     return (
@@ -76,7 +77,7 @@ def circumstances(report: dict[str, Any]) -> str:
         f"{report['gpu'] or 'none'}), torch {report['torch']}, {report['precision']}, at "
         f"{', '.join(commits)} (each case's commit is in the results file). Matmul peak by backend "
         f"in GFLOP/s: {peak}; chosen: {report['backend']}."
-    )
+    ) + (f" Memory: {rate / 1e9:.0f} GB/s." if rate else "")
 
 
 def _name(result: dict[str, Any]) -> str:

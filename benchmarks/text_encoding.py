@@ -43,6 +43,7 @@ from benchmarks.measure import (
     count_flops,
     differences_of,
     matmul_peak,
+    memory_rate,
     ratio_of,
 )
 from benchmarks.whole_job_data import REAL, SMALL
@@ -145,6 +146,16 @@ class Bench:
         """Returns the case done by the plain path and by ours; each returns tensors to compare."""
         model = self.model(case)
         return getattr(self, f"_{case.part}")(case, model, self.images(case))
+
+    def weight_bytes(self, case: Case) -> int:
+        """Returns the bytes of frozen weights that a case reads at least, each pass once."""
+        text, image = (
+            sum(p.nbytes for p in tower.parameters() if p.dim() > 1)
+            for tower in (self.clip.transformer, self.clip.visual)
+        )
+        passes = {"text": (2, 0), "image": (0, 1), "step": (2, 1)}  # forward, backward
+        n_text, n_image = passes.get(case.part, (int(case.method == "CoCoOp"), 1))
+        return n_text * text + n_image * image
 
     def images(self, case: Case, seed: int = 2) -> Tensor:
         torch.manual_seed(seed)
@@ -253,6 +264,7 @@ def measure(
         "difference": max(differences, default=None),
     }
     result |= {"ratio": ratio_of(times), "all_seconds": times}
+    result["weight_bytes"] = bench.weight_bytes(case)
     for name in times:
         result[f"{name}_seconds"] = statistics.median(times[name])
         if name == "plain" and case.n_cls > 100:
@@ -323,12 +335,17 @@ def main() -> int:
     dtype = torch.float16 if args.precision == "fp16" else torch.float32
     report |= {"precision": args.precision, "backend": default_backend(device, dtype)}
     report["peak_flops_per_s"] = matmul_peak(device, dtype)
+    report["memory_bytes_per_s"] = memory_rate(device)
     bench = Bench(device, args.precision, class_names(), SMALL if args.tiny else REAL)
     room = int(0.8 * free_bytes(device))
     for case in select(args):
         result = measure(bench, case, args.seconds, room)
         peak = max(report["peak_flops_per_s"].values())
         result["share_of_peak"] = result["ours_flops"] / result["ours_seconds"] / peak
+        floor = max(
+            result["ours_flops"] / peak, result["weight_bytes"] / report["memory_bytes_per_s"]
+        )
+        result["share_of_roofline"] = floor / result["ours_seconds"]
         add_result(report, result, args.json)
         print(line(result), flush=True)
     return failures(report["results"], BARS[args.device]) if args.check else 0
@@ -341,6 +358,7 @@ def line(result: dict[str, Any]) -> str:
         f"{result['key']:24} plain {plain_s:>7} s, ours {result['ours_seconds']:.4f} s, "
         f"{ratio:>6}, {result['ours_flops'] / 1e9:.1f} GFLOP, "
         f"{100 * result['share_of_peak']:.0f}% of peak, "
+        f"{100 * result['share_of_roofline']:.0f}% of roofline, "
         f"{(result['ours_bytes'] or 0) / 2**20:.0f} MiB"
     )
 

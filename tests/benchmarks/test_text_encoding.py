@@ -36,6 +36,7 @@ def result(key: str, **values) -> dict:
         "ours_bytes": 10**7,
         "ours_total_bytes": 3 * 10**9,
         "share_of_peak": 0.7,
+        "share_of_roofline": 0.7,
         "time": "2026-11-20T10:00:00+00:00",
         "commit": "0123456789",
         **values,
