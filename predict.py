@@ -14,8 +14,8 @@ from pathlib import Path
 from dassl.utils.cli import run_cli
 from dassl.utils.files import write_text
 from prompts import Predictor
+from prompts.arguments import add_choice_of_classes, chosen_classes
 from prompts.formats import FORMATS
-from prompts.names import add_choice_of_classes, chosen_classes
 from prompts.pictures import find_pictures, require_pictures
 
 

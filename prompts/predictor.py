@@ -6,7 +6,7 @@ Shapes: N pictures, B of them at a time, C classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from PIL import Image
@@ -108,12 +108,10 @@ class Predictor:
         """
         alone = isinstance(images, (str, os.PathLike, Image.Image))
         pictures = [images] if alone else list(images)
-        size = batch_size or self.run.cfg.DATALOADER.TEST.BATCH_SIZE
-        device, done = self.trainer.device, []
         bar = tqdm(total=len(pictures), unit=" pictures", leave=False, disable=not progress or None)
+        done = []
         with bar, quietly():
-            for some in self._batches(pictures, size):
-                some = self._batches.floats(some.to(device))
+            for some in self.images(pictures, batch_size):
                 done.append(self.trainer.model_inference(some).float().cpu())
                 bar.update(len(some))
         scores = torch.cat(done) if done else torch.empty(0, len(self.classnames))
@@ -124,3 +122,9 @@ class Predictor:
                 wrong[0],
             )
         return scores
+
+    def images(self, pictures: Sequence[Picture], batch_size: int = 0) -> Iterator[Tensor]:
+        """Yields pictures as the run's model takes them, (B, 3, H, W), on its device."""
+        size = batch_size or self.run.cfg.DATALOADER.TEST.BATCH_SIZE
+        for some in self._batches(pictures, size):
+            yield self._batches.floats(some.to(self.trainer.device))

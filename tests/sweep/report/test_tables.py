@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from dassl.utils import ConfigError, MissingFileError
 from sweep.cli import main
@@ -26,7 +25,6 @@ from sweep.report.plots import bars, colors_of, curves
 from sweep.report.published import FILES, FOLDER, numbers, paper_value
 from sweep.report.records import MixedRecordsError
 from sweep.report.stats import Value, average_value, harmonic, harmonic_value, value
-from sweep.report.words import nearest
 from tests.sweep.work.test_runner import record
 
 GOLDEN = ROOT / "tests/parity/golden/log_format.json"
@@ -378,12 +376,3 @@ def test_report_needs_a_sweep(tmp_path: Path, capsys):
     DIGITS.save(tmp_path)
     assert main(["report", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
-
-
-def test_nearest_words():
-    table = torch.eye(4)
-    ids, distances = nearest(torch.tensor([[0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]]), table)
-    assert ids[:, 0].tolist() == [0, 2]
-    assert distances[:, 0].tolist() == pytest.approx([0.1, 1.0])
-    with pytest.raises(ConfigError, match="class-specific"):
-        nearest(torch.zeros(2, 3, 4), table)

@@ -13,6 +13,11 @@ def add_choice_of_classes(parser: argparse.ArgumentParser) -> None:
     add("--classes", help="other classes than the run's, with commas between their names")
     add("--classes-file", default="", help="a text file of them, one a line; commas are no marks")
     add("--template", default="", help="another hand-written prompt, such as 'a photo of a {}.'")
+    add_choice_of_weights(parser)
+
+
+def add_choice_of_weights(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--epoch", type=int, help="epoch of the weights; absent: those that the run tested")
     add("--backbone-path", default="", help="CLIP's weights, if that file has moved")
     add("--device", choices=("cpu", "cuda"), default="", help="absent: a GPU if there is one")
