@@ -21,12 +21,15 @@ that two tiles share is computed in both.) All other layers see one list of rows
     tiles   [V1 V2 abbey . [END]  –  ]   [golf course . [END] ball . [END]]   (– is padding)
 
 Numbers: a token id stands for itself, `learned_token(i)` for learned vector i.
+
+Where learned vectors depend on the class from some block on (TCP, arXiv 2311.18231), the blocks
+before it share a tree as above, and the others have one of C branches (`ForkedTree`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 
 import numpy as np
@@ -88,6 +91,7 @@ class PackedRows:
     end_rows: Tensor  # (C,) the end tokens' rows
     end_tiles: Tiles  # the end tokens as queries
     n_rows: int = field(default=0)
+    fork: Fork | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> PackedRows:
         """Returns a copy on a device, with masks in a floating-point type."""
@@ -95,10 +99,20 @@ class PackedRows:
         for name, value in moved.items():
             if isinstance(value, Tensor):
                 moved[name] = value.to(device)
+            elif isinstance(value, Fork):
+                moved[name] = Fork(value.rows.to(device, dtype), value.source.to(device))
             elif isinstance(value, Tiles):
                 mask = value.mask.to(device, dtype)
                 moved[name] = Tiles(value.rows.to(device), value.slots.to(device), mask)
         return PackedRows(**moved)
+
+
+@dataclass(eq=False)
+class Fork:
+    """What stands in place of rows that branches have shared so far."""
+
+    rows: PackedRows
+    source: Tensor  # for each of its constant tokens, which of the constant tokens' rows before
 
 
 class PromptTree:
@@ -161,6 +175,10 @@ class PromptTree:
         return parts
 
     def _build(self, sequences: list[Path]) -> PackedRows:
+        return self._pack(sequences)[0]
+
+    def _pack(self, sequences: list[Path]) -> tuple[PackedRows, list[Path]]:
+        """Returns the rows of some prompts, and the way from the root to each row."""
         trunk = _shared_beginning(sequences)
         trunk_paths = [trunk[: n + 1] for n in range(len(trunk))]
         frozen = {path: i for i, path in enumerate(self.frozen)}
@@ -190,7 +208,7 @@ class PromptTree:
             beginning + ([key(n, path) for path in tile] + padding)[:size]
             for n, tile in enumerate(tiles)
         ]
-        return PackedRows(
+        rows = PackedRows(
             vector=_index(-1 - path[-1] for _, path in active[:n_vectors]),
             vector_position=_index(len(path) - 1 for _, path in active[:n_vectors]),
             token=_index(path[-1] for _, path in active[n_vectors:]),
@@ -208,6 +226,44 @@ class PromptTree:
             ),
             n_rows=len(active),
         )
+        return rows, [path for _, path in active]
+
+
+class ForkedTree(PromptTree):
+    """A tree whose prompts share their beginnings in the first blocks alone.
+
+    Behind them each prompt has learned vectors of its own in the places of the shared ones: of V
+    shared vectors, number v becomes number c * V + v in prompt c.
+
+    Args:
+        sequences: C prompts, each from start to end token, as the first blocks read them.
+        n_vectors: V.
+        depth: how many blocks these are.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]], n_vectors: int, depth: int) -> None:
+        self.n_vectors, self.depth = n_vectors, depth
+        super().__init__(
+            [
+                [token if token >= 0 else token - c * n_vectors for token in sequence]
+                for c, sequence in enumerate(sequences)
+            ]
+        )
+
+    def _shared(self, path: Path) -> Path:
+        """Returns what the first blocks read in place of a path."""
+        return tuple(
+            token if token >= 0 else learned_token((-1 - token) % self.n_vectors) for token in path
+        )
+
+    def _build(self, sequences: list[Path]) -> PackedRows:
+        own, own_paths = self._pack(sequences)
+        first, paths = self._pack(sorted({self._shared(sequence) for sequence in sequences}))
+        n_learned, n_own = len(first.vector), len(own.vector)
+        place = {path: i for i, path in enumerate(paths[n_learned:])}
+        source = _index(place[self._shared(path)] for path in own_paths[n_own:])
+        # Rows are counted where they are most.
+        return replace(first, fork=Fork(own, source), n_rows=own.n_rows)
 
 
 def _shared_beginning(sequences: list[Path]) -> Path:

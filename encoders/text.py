@@ -35,12 +35,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dassl.utils.errors import ConfigError
 from dassl.utils.memory import free_memory
 from encoders.kernels.folding import Folded, made_to_last
 from encoders.kernels.frozen_linear import FrozenBlock
 from encoders.kernels.tree_attention import attend
 from encoders.openai import CLIP
-from encoders.prompt_tree import PackedRows, PromptTree, learned_token
+from encoders.prompt_tree import ForkedTree, PackedRows, PromptTree, learned_token
 from encoders.tower import FrozenTower, without_autocast
 
 # Share of the free memory that a chunk may take. Chunks change results by rounding alone.
@@ -75,7 +76,11 @@ class TextEncoder(nn.Module):
         return self.text_projection.dtype
 
     def forward(
-        self, context: Tensor, tree: PromptTree | Tensor, deep: Tensor | None = None
+        self,
+        context: Tensor,
+        tree: PromptTree | Tensor,
+        deep: Tensor | None = None,
+        own: Tensor | None = None,
     ) -> Tensor:
         """Encodes the prompts of a tree with the given context vectors.
 
@@ -85,9 +90,11 @@ class TextEncoder(nn.Module):
                 embeddings, and this (N,), the position of each end token, or (N, 77), token ids.
             deep: (J, V, D) learned vectors of deeper blocks: those of j take the place of what
                 block j + 1 made of the context, so that all blocks up to J + 1 have their own.
+            own: (C * V, D), if and only if the tree is a `ForkedTree`: V vectors of each prompt's
+                own, which take the place of what its first `depth` blocks made of the context.
 
         Returns:
-            (G, C, E) features, not normalized, or (N, E). Gradients reach `context` and `deep`.
+            (G, C, E) features, not normalized, or (N, E). Gradients reach all learned vectors.
 
         Raises:
             ConfigError: there are not so many blocks, or not V vectors for each.
@@ -95,9 +102,11 @@ class TextEncoder(nn.Module):
         if isinstance(tree, Tensor):
             return self._encode_embeddings(context, tree)
         tower = self.folded.get(self.parameters(), self.dtype, self._fold)
-        deeper = tower.deep_vectors(deep, context.shape[1])
-        learns = context.requires_grad or (deep is not None and deep.requires_grad)
-        grad = torch.is_grad_enabled() and learns
+        deeper: Sequence[Tensor | None] = tower.deep_vectors(deep, context.shape[1])
+        if isinstance(tree, ForkedTree):
+            deeper = tower.own_vectors(own, tree, deeper)
+        learned = (context, deep, own)
+        grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in learned)
         limit = self.chunk or self._free_rows(tower, grad)
         rows = tree.rows(limit, context.device, tower.dtype)
         groups = max(1, limit // rows[0].n_rows)  # in a chunk
@@ -188,10 +197,31 @@ class _TextTower(FrozenTower):
         self.positions = encoder.positional_embedding.detach()
         self.constants: WeakKeyDictionary[PromptTree, _Constants] = WeakKeyDictionary()
 
+    def own_vectors(
+        self, own: Tensor | None, tree: ForkedTree, deep: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        """Returns what enters between blocks, as `_run_blocks` takes it; (C * V, D) `own` last.
+
+        Raises:
+            ConfigError: the tower has no block behind the tree's first ones.
+        """
+        if not 1 <= tree.depth < self.n_blocks:
+            raise ConfigError(
+                f"vectors of each class's own enter behind block {tree.depth}, but this tower has "
+                f"{self.n_blocks} blocks: set 1 to {self.n_blocks - 1}"
+            )
+        assert own is not None and len(own) == tree.n_cls * tree.n_vectors
+        assert len(deep) < tree.depth
+        return (*deep, *[None] * (tree.depth - 1 - len(deep)), own.to(self.stream))
+
     def run(
-        self, context: Tensor, rows: PackedRows, tree: PromptTree, deep: Sequence[Tensor] = ()
+        self,
+        context: Tensor,
+        rows: PackedRows,
+        tree: PromptTree,
+        deep: Sequence[Tensor | None] = (),
     ) -> Tensor:
-        """(G, V, D) context, and (V, D) for each deeper block → (G, prompts in `rows`, E)."""
+        """(G, V, D) context, and what `_run_blocks` takes → (G, prompts in `rows`, E)."""
         groups, frozen = len(context), self._constants(tree).frozen
         x = context.index_select(1, rows.vector) + self.positions[rows.vector_position]
         x = x.to(self.stream)  # (G, rows of learned vectors, D)
@@ -208,7 +238,7 @@ class _TextTower(FrozenTower):
         qkv: Tensor,
         rows: PackedRows,
         frozen: list[Tensor],
-        deep: Sequence[Tensor] = (),
+        deep: Sequence[Tensor | None] = (),
         keep: list | None = None,
     ) -> Tensor:
         """Takes rows (G, T, D) through all blocks and returns those of the end tokens.
@@ -218,7 +248,8 @@ class _TextTower(FrozenTower):
             qkv: (G, T, 3 D) their queries, keys and values in the first block.
             rows: where they stand.
             frozen: keys and values of frozen tokens in each block.
-            deep: (V, D), the context of block 2, of block 3, …
+            deep: (V, D), the context of block 2, of block 3, …; None: it stays. With the last one
+                the rows fork, if they do.
             keep: if given, takes the end tokens' keys and values in each block.
         """
         width = x.shape[-1]
@@ -228,13 +259,17 @@ class _TextTower(FrozenTower):
             if keep is not None:
                 keep.append(qkv[0, rows.end_rows, width:])
             a = attend(None, qkv, frozen[i], rows, rows.tiles, self.heads)
-            if i < len(deep):  # what the block makes of learned vectors is not needed
-                learned = len(rows.vector)
-                x = block.mlp(x[:, learned:] + block.out(a[:, learned:]))
-                own = deep[i].index_select(0, rows.vector).expand(len(x), -1, -1)
-                x = torch.cat([own, x], dim=1)
-            else:
+            vectors = deep[i] if i < len(deep) else None
+            if vectors is None:
                 x = block.mlp(x + block.out(a))
+                continue
+            learned = len(rows.vector)  # what the block makes of them is not needed
+            x = block.mlp(x[:, learned:] + block.out(a[:, learned:]))
+            if rows.fork is not None and i + 1 == len(deep):
+                x = x.index_select(1, rows.fork.source)
+                rows = rows.fork.rows
+            entering = vectors.index_select(0, rows.vector).expand(len(x), -1, -1)
+            x = torch.cat([entering, x], dim=1)
         block = self.blocks[-1]
         normed = block.norm(x)
         kv = block.kv(normed)  # (G, T, 2 D)

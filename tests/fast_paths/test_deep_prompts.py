@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dassl.utils import ConfigError
 from encoders.image import ImageEncoder
-from encoders.prompt_tree import PromptTree, learned_token
+from encoders.prompt_tree import ForkedTree, PromptTree, learned_token
 from encoders.text import TextEncoder
 from tests.fast_paths.test_image_encoder import visual_in
 from tests.fast_paths.test_text_encoder import clip_in, weighted_sum
@@ -27,10 +29,13 @@ def vectors(seed: int, *shape: int, dtype: torch.dtype) -> Tensor:
     return (0.1 * torch.randn(shape, generator=generator, dtype=dtype)).requires_grad_()
 
 
-def blocks_with(blocks: Any, x: Tensor, places: Tensor, deep: Tensor | None) -> Tensor:
-    """(L, N, D) through CLIP's own blocks; from the second on, `deep` stands at places (N, V)."""
+def blocks_with(blocks: Any, x: Tensor, places: Tensor, deep: Any) -> Tensor:
+    """(L, N, D) through CLIP's own blocks; from the second on, `deep` stands at places (N, V).
+
+    Where it is None, what the block before made of them stays.
+    """
     for i, block in enumerate(blocks):
-        if deep is not None and 1 <= i <= len(deep):
+        if deep is not None and 1 <= i <= len(deep) and deep[i - 1] is not None:
             x = x.clone()
             for n, place in enumerate(places):
                 x[place, n] = deep[i - 1]
@@ -54,7 +59,7 @@ def sequences(position: str, n_ctx: int, names: list[list[int]], per_class: bool
         yield [START, *words, STOP, END]
 
 
-def plain_text(clip_model: Any, context: Tensor, prompts: list[list[int]], deep: Tensor) -> Tensor:
+def plain_text(clip_model: Any, context: Tensor, prompts: list[list[int]], deep: Any) -> Tensor:
     """Each prompt alone, through all 77 positions: contexts (V, D) → features (C, E)."""
     rows = []
     for prompt in prompts:
@@ -64,7 +69,7 @@ def plain_text(clip_model: Any, context: Tensor, prompts: list[list[int]], deep:
         x = clip_model.token_embedding(tokens)  # (77, D)
         x = x.index_copy(0, places[0], context[numbers])
         x = (x + clip_model.positional_embedding)[:, None]  # (77, 1, D)
-        own = None if deep is None else deep[:, numbers]
+        own = None if deep is None else [d if d is None else d[numbers] for d in deep]
         x = blocks_with(clip_model.transformer.resblocks, x, places, own)
         rows.append(clip_model.ln_final(x[len(prompt) - 1]) @ clip_model.text_projection)
     return torch.cat(rows)
@@ -108,6 +113,61 @@ def test_deep_text_prompts_alone_can_learn():
         expected = plain_text(clip_model, context[0], prompts, deep)
         (plain,) = torch.autograd.grad(weighted_sum(expected), deep)
         assert_close(gradient, plain, 1e-4)
+
+
+@functools.cache
+def deeper_clip(dtype: torch.dtype) -> Any:
+    """The golden model with four blocks in its text tower, two of them twice."""
+    clip_model = copy.deepcopy(clip_in(dtype))
+    first, second = clip_model.transformer.resblocks
+    blocks = [first, second, copy.deepcopy(second), copy.deepcopy(first)]
+    clip_model.transformer.resblocks = nn.Sequential(*blocks)
+    return clip_model
+
+
+def plain_forked(
+    clip_model: Any, context: Tensor, prompts: list[list[int]], own: Tensor, deep: list[Tensor]
+) -> Tensor:
+    """Each prompt with its own vectors, (C, V, D), behind the blocks that `deep` speaks of."""
+    pairs = zip(prompts, own)
+    return torch.cat([plain_text(clip_model, context, [p], [*deep, v]) for p, v in pairs])
+
+
+@DTYPES
+@pytest.mark.parametrize("chunk", [0, 1, 12, 25])
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_vectors_of_each_class_s_own(dtype, position, chunk):
+    """They enter behind any block, alone or behind deep ones; two classes have one name."""
+    clip_model, width = deeper_clip(dtype), 64
+    sizes = [(5, 3, 1), (1, 2, 1), (4, 4, 2)]  # C, V, G
+    blocks = [(1, 0), (3, 2), (2, 0)]  # behind which; how many have deep vectors before
+    for (n_cls, n_ctx, groups), (depth, shared) in zip(sizes, blocks):
+        prompts = list(sequences(position, n_ctx, NAMES[-n_cls:], per_class=False))
+        context = vectors(1, groups, n_ctx, width, dtype=dtype)
+        own = vectors(2, n_cls * n_ctx, width, dtype=dtype)
+        deep = vectors(3, shared, n_ctx, width, dtype=dtype)
+        entering = [*deep, *[None] * (depth - 1 - shared)]
+        expected = torch.stack(
+            [
+                plain_forked(clip_model, c, prompts, own.view(n_cls, n_ctx, -1), entering)
+                for c in context
+            ]
+        )
+        tree = ForkedTree(prompts, n_ctx, depth)
+        features = TextEncoder(clip_model, chunk)(context, tree, deep if shared else None, own)
+        assert_close(features, expected, FEATURES[dtype], "features")
+        learned = (context, own, deep) if shared else (context, own)
+        gradients = torch.autograd.grad(weighted_sum(features), learned)
+        for mine, plain in zip(gradients, torch.autograd.grad(weighted_sum(expected), learned)):
+            assert_close(mine, plain, GRADIENTS[dtype], "gradient")
+
+
+def test_what_each_class_s_own_vectors_do_not_touch_is_computed_once():
+    prompts = list(sequences("end", 4, NAMES, per_class=False))
+    (rows,) = ForkedTree(prompts, 4, 1).rows(10**9, torch.device("cpu"), torch.float32)
+    (shared,) = PromptTree(prompts).rows(10**9, torch.device("cpu"), torch.float32)
+    assert len(rows.vector) == 4 and len(rows.token) == len(shared.token)
+    assert len(rows.fork.rows.vector) == 4 * len(NAMES)
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -166,6 +226,9 @@ def test_deeper_than_the_tower():
     blocks = len(clip_model.transformer.resblocks)
     with pytest.raises(ConfigError, match=f"for {blocks + 1} blocks, but this tower has {blocks}"):
         TextEncoder(clip_model)(torch.zeros(1, 2, 64), tree, torch.zeros(blocks, 2, 64))
+    forked = ForkedTree(list(sequences("end", 2, NAMES, per_class=False)), 2, blocks)
+    with pytest.raises(ConfigError, match=f"behind block {blocks}, but .* set 1 to {blocks - 1}"):
+        TextEncoder(clip_model)(torch.zeros(1, 2, 64), forked, own=torch.zeros(10, 64))
     with pytest.raises(ConfigError, match="2 learned vectors and the deeper ones 3"):
         TextEncoder(clip_model)(torch.zeros(1, 2, 64), tree, torch.zeros(1, 3, 64))
 
