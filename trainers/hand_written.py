@@ -73,6 +73,10 @@ class GuidedCLIP(CustomCLIP):
     ) -> BasePromptLearner:
         return BasePromptLearner(cfg.TRAINER[self.config_node], classnames, clip_model)
 
+    def guidance(self, text_features: Tensor) -> Tensor:
+        """Class features w (C, E) of length 1 → L_kg, (): the mean of 1 - cos(w_i, w_i^clip)."""
+        return 1 - (text_features * self.hand_written).sum(dim=-1).mean()
+
 
 class GuidedTrainer(PromptTrainer):
     """A trainer whose model knows the class features of the data set's hand-written prompt."""

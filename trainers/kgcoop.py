@@ -39,8 +39,8 @@ class CustomCLIP(GuidedCLIP):
         """Image features (B, E) of length 1, labels (B,) → L, (), and logits (B, C)."""
         text_features = self.text_features()  # w, (C, E)
         logits = cosine_logits(self.logit_scale, image_features, text_features)
-        guidance = 1 - (text_features * self.hand_written).sum(dim=-1).mean()  # L_kg
-        return F.cross_entropy(logits, label) + self.weight * guidance, logits
+        loss = F.cross_entropy(logits, label)
+        return loss + self.weight * self.guidance(text_features), logits
 
 
 @TRAINER_REGISTRY.register()

@@ -23,6 +23,7 @@ from trainers.kgcoop import KgCoOp
 from trainers.maple import MaPLe
 from trainers.prograd import ProGrad
 from trainers.promptsrc import PromptSRC
+from trainers.tcp import TCP
 from trainers.vpt import VPT
 
 
@@ -55,6 +56,7 @@ STEPS = [
     (CoCoOp, {"MODEL.TEXT_CHUNK": 12}),
     (KgCoOp, {}),
     (ProGrad, {}),
+    (TCP, {"TRAINER.TCP.DEPTH": 1, "MODEL.TEXT_CHUNK": 12}),
     (VPT, {"TRAINER.VPT.PROMPT_DEPTH_VISION": 2}),
     (IVLP, {f"TRAINER.IVLP.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
     (MaPLe, {"TRAINER.MAPLE.PROMPT_DEPTH": 2}),

@@ -18,7 +18,7 @@ from encoders.tokens import tokenize
 from tests.fast_paths.test_deep_prompts import plain_image, plain_text
 from tests.golden_recipes import assert_close, golden_clip, images, make_cfg
 from tests.runs import make_eurosat, run
-from trainers import ivlp, kgcoop, maple, prograd, prompt_trainer, promptsrc, vpt
+from trainers import ivlp, kgcoop, maple, prograd, prompt_trainer, promptsrc, tcp, vpt
 from trainers.imagenet_templates import IMAGENET_TEMPLATES
 from trainers.prograd import aligned
 from trainers.promptsrc import gaussian_weights
@@ -27,6 +27,7 @@ NAMES = ["cat", "snow_leopard", "hand-held computer", "Herbaceous Vegetation Lan
 SMALL = {  # depths that the embedded CLIP has
     "KgCoOp": (),
     "ProGrad": (),
+    "TCP": ("DEPTH", "1", "HIDDEN", "16"),
     "VPT": ("PROMPT_DEPTH_VISION", "3"),
     "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
     "MaPLe": ("PROMPT_DEPTH", "2"),
@@ -37,6 +38,10 @@ CONTEXT = ("ctx", "token_prefix", "token_suffix")
 PUBLIC_NAMES = {  # folder, and what the state dict holds
     "KgCoOp": ("prompt_learner", CONTEXT),
     "ProGrad": ("prompt_learner", CONTEXT),
+    "TCP": (
+        "prompt_learner",
+        (*CONTEXT, *(f"meta_net.linear{i}.{name}" for i in (1, 2) for name in ("weight", "bias"))),
+    ),
     "VPT": (
         "prompt_learner",
         ("image_encoder.VPT", *(f"image_encoder.{DEEP_BLOCKS}".format(i) for i in (1, 2))),
@@ -151,7 +156,7 @@ def test_half_precision_follows_float32(
         assert (found["half"][name] - value).abs().max() < tolerance * value.abs().max(), name
 
 
-@pytest.mark.parametrize("trainer", ["ProGrad", "MaPLe"])
+@pytest.mark.parametrize("trainer", ["ProGrad", "TCP", "MaPLe"])
 def test_prompts_that_go_through_in_chunks(trainer: str, data: Path, tmp_path: Path):
     """ProGrad goes back through the tower twice, deep prompts enter each chunk."""
     learned = []
@@ -280,6 +285,29 @@ def test_kgcoop_s_guidance():
     assert_same_training(model, loss, F.cross_entropy(logits, label) + 8 * distance)
 
 
+def test_tcp_s_class_aware_prompts():
+    model = model_of(tcp, "TCP", "art of {}.", DEPTH=1, HIDDEN=5, W=3.0)
+    image, label = image_batch()
+    clip_model, learner = golden_clip("vit_a"), model.prompt_learner
+    texts = [f"art of {name.replace('_', ' ')}." for name in NAMES]
+    w_clip = unit(clip_model.encode_text(tokenize(texts))).detach()
+    down, up = learner.meta_net.linear1, learner.meta_net.linear2
+    rows = []
+    for c, name in enumerate(NAMES):
+        hidden = down.weight @ w_clip[c] + down.bias
+        own = up.weight @ (hidden * torch.sigmoid(1.702 * hidden)) + up.bias
+        own = own.view(1, 4, 64)  # in block 2, in place of "a photo of a"
+        words = f"a photo of a {name.replace('_', ' ')}."
+        tokens = tokenize([words])[0].tolist()
+        prompt = [tokens[0], -1, -2, -3, -4, *tokens[5 : tokens.index(max(tokens)) + 1]]
+        rows.append(plain_text(clip_model, learner.ctx, [prompt], own))
+    w, f = unit(torch.cat(rows)), unit(clip_model.visual(image))
+    logits = clip_model.logit_scale.exp() * f @ w.t()
+    guidance = (1 - (w * w_clip).sum(dim=1)).mean()
+    loss, _ = model(image, label)
+    assert_same_training(model, loss, F.cross_entropy(logits, label) + 3 * guidance)
+
+
 def test_prograd_s_losses():
     model = model_of(prograd, "PROGRAD", "art of {}.", T=1.5)
     image, label = image_batch()
@@ -332,6 +360,8 @@ def test_gaussian_weights():
         ("VPT", {"N_CTX_VISION": 10**9}, "N_CTX_VISION is 1000000000; expected 1 to 1000"),
         ("PROMPTSRC", {"GPA_STD": 0.0}, "GPA_STD is 0.0; expected more than 0"),
         ("PROMPTSRC", {"PREC": "fp8"}, "PREC is 'fp8'"),
+        ("TCP", {"DEPTH": 0}, "TRAINER.TCP.DEPTH is 0; expected 1 or more"),
+        ("TCP", {"HIDDEN": -3}, "TRAINER.TCP.HIDDEN is -3; expected 1 or more"),
     ],
 )
 def test_settings(node: str, settings: dict[str, Any], message: str):
@@ -354,6 +384,11 @@ def test_deeper_than_the_towers(module: Any, node: str, key: str):
     shallow = {k: 1 for k in ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT") if node == "IVLP"}
     with pytest.raises(ConfigError, match=rf"TRAINER.{node}.{key} is 9, but the tower has"):
         model_of(module, node, **{**shallow, key: 9})
+
+
+def test_tcp_leaves_a_block_to_each_class():
+    with pytest.raises(ConfigError, match=r"TCP\.DEPTH is 2, but of .* 2 blocks .* set 1 to 1"):
+        model_of(tcp, "TCP", "art of {}.", DEPTH=2)
 
 
 @pytest.mark.parametrize(
