@@ -122,15 +122,17 @@ def test_public_checkpoints_hold_the_frozen_weights_too(trainer: str, data: Path
         train(data, tmp_path / "deeper", trainer, **flags)
 
 
-def test_resumed_prompts_are_those_of_one_go(data: Path, tmp_path: Path):
+@pytest.mark.parametrize("trainer", ["PromptSRC", "TCP"])
+def test_resumed_prompts_are_those_of_one_go(trainer: str, data: Path, tmp_path: Path):
     """PromptSRC carries the weighted sum of all epochs' prompts with it."""
-    name = "VLPromptLearner/model.pth.tar-3"
-    train(data, tmp_path / "whole", "PromptSRC", "TRAIN.CHECKPOINT_FREQ", "1")
+    folder, _ = PUBLIC_NAMES[trainer]
+    name = f"{folder}/model.pth.tar-3"
+    train(data, tmp_path / "whole", trainer, "TRAIN.CHECKPOINT_FREQ", "1")
     whole = load_checkpoint(str(tmp_path / "whole" / name))["state_dict"]
-    for path in (tmp_path / "whole/VLPromptLearner").glob("model.pth.tar-[23]"):
+    for path in (tmp_path / "whole" / folder).glob("model.pth.tar-[23]"):
         path.unlink()
     (tmp_path / "whole/results.jsonl").unlink()
-    train(data, tmp_path / "whole", "PromptSRC", resume=str(tmp_path / "whole"))
+    train(data, tmp_path / "whole", trainer, resume=str(tmp_path / "whole"))
     resumed = load_checkpoint(str(tmp_path / "whole" / name))["state_dict"]
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
