@@ -30,7 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("download", download, "fetch a dataset; what is there is never touched")
     common(sub, True)
-    sub.add_argument("--source", default="", help="official, mirror, ...; see docs/datasets.md")
+    sub.add_argument("--source", default="", help="official, mirror, ... (default: all, in order)")
+    sub.add_argument(
+        "--mirror", default="", help="folder or address that has the archives, instead of the net"
+    )
     sub.add_argument("--keep-archives", action="store_true", help="do not delete them afterwards")
     sub.add_argument(
         "--unchecked", action="store_true", help="take files whose checksum is not the known one"

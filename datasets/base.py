@@ -28,6 +28,7 @@ from datasets.readers.split_files import (
     Split,
     check_split,
     files_now,
+    is_official,
     is_ours,
     locate_files,
     paths_below,
@@ -61,6 +62,7 @@ class BenchmarkDataset(DatasetBase):
         split_file: the official split file's name; looked for in `dataset_dir`, then among the
             files that ship with the project; if it is in neither, `build_split` makes it.
             Empty: there is none, and `build_split` is the official way.
+        split_blob: id of the official split file as a blob of git, where it does not ship.
         ignored: folders that are no classes, where a split is built.
         new_cnames: {folder: class name} of the classes that are not called as their folder.
         template: zero-shot prompt, with {} for the class name.
@@ -70,13 +72,15 @@ class BenchmarkDataset(DatasetBase):
         few_shot_info: {"shots", "seed", "digest", "published"} of the sample; empty without one.
         reads_own_keys: whether DATASET.CLASSNAMES, TEMPLATE, BACKGROUND and the like count.
         split_digest: SHA-256 over train, val and test, before anything was drawn.
-        split_source: what the split is, in words: "official split", "split built here", ...
+        split_source: what the split is, in words: "official split", "split built here", "split file
+            of one's own", ...
     """
 
     image_dir = ""
     other_places: tuple[tuple[str, str], ...] = ()
     landmark = ""
     split_file = ""
+    split_blob = ""
     ignored: tuple[str, ...] = ()
     new_cnames: Mapping[str, str] = MappingProxyType({})
     template = "a photo of a {}."
@@ -137,11 +141,16 @@ class BenchmarkDataset(DatasetBase):
             split = self.build_split()
             return locate_files("the dataset's lists", self.image_dir, split)
         own, kept = derived_paths(self.dataset_dir, self.split_file)
-        for path in (own, SPLITS / f"{self.split_file}.gz", kept):
+        shipped = SPLITS / f"{self.split_file}.gz"
+        for path in (own, shipped, kept):
             if path.is_file() and not self._is_outdated(path):
                 built = path == kept or b'"note"' in path.read_bytes()[:1000]  # by `save_derived`
-                self.split_source = "split built here" if built else "official split"
                 split = self.read_split(path, self.image_dir)
+                official = not built and is_official(
+                    path, split, self.image_dir, shipped, self.split_blob
+                )
+                own_file = "split built here" if built else "split file of one's own"
+                self.split_source = "official split" if official else own_file
                 return locate_files(path, self.image_dir, split)
         self.split_source = "split built here"
         note = f"built from the files of the dataset; not the official {self.split_file}"

@@ -13,4 +13,5 @@ class Food101(BenchmarkDataset):
     dataset_dir = "food-101"
     image_dir = "images"
     split_file = "split_zhou_Food101.json"
+    split_blob = "39557040ee6501bd32aa8b5dfd75f7941a32f0a7"
     template = "a photo of {}, a type of food."

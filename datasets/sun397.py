@@ -23,6 +23,7 @@ class SUN397(BenchmarkDataset):
     other_places = (("SUN397", ""),)  # torchvision
     landmark = "a"
     split_file = "split_zhou_SUN397.json"
+    split_blob = "8d5725db8f70bcf02245665304f863e68f96a24c"
     template = "a photo of a {}."
 
     def build_split(self) -> Split:

@@ -10,7 +10,6 @@ import socket
 import ssl
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,17 +17,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dassl.utils.archives import extract
-from dassl.utils.errors import UserError
-from dassl.utils.files import PathLike
+from dassl.utils.files import PathLike, git_blob_id
+from dassl.utils.web import DownloadError, open_url, refusal_advice
 
 __all__ = ["DownloadError", "check_file", "download", "download_gdrive", "extract", "sha256_of"]
 
 ATTEMPTS = 5  # connections in a row that may fail without a byte
 MAX_ATTEMPTS = 500  # connections in all: a server could break off after every byte
 PAUSE = 1.0  # seconds before the second attempt; doubles each time
-TIMEOUT = 60  # seconds without a byte
+MAX_WAIT = 60.0  # seconds, where a server asks for a pause
 _CHUNK = 1 << 20  # bytes
+_HEAD = 512  # bytes, in which a web page shows itself
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP: the same request may work later
+_EXPIRED = (403, 410)  # HTTP: of a link that the address led to, and that is valid for minutes
 # Failures to connect at all: not tried again, unless the download was under way before.
 _HOPELESS = (
     socket.gaierror,
@@ -36,15 +37,14 @@ _HOPELESS = (
     ssl.SSLCertVerificationError,
     FileNotFoundError,  # file://
 )
-_HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; dassl)"}  # some servers turn Python's away
-
-
-class DownloadError(UserError, OSError):
-    """A file could not be fetched, or what came is not what was expected."""
 
 
 class _BrokenOffError(Exception):
-    """The connection failed in a way that may pass."""
+    """The connection failed in a way that may pass, after `wait` seconds if the server says so."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
 
 
 def download(
@@ -53,18 +53,21 @@ def download(
     sha256: str | None = None,
     md5: str | None = None,
     size: int | None = None,
+    git_blob: str | None = None,
 ) -> Path:
     """Fetches `url` to `fpath`, continuing an interrupted download where it stopped.
 
     The file appears under its name only when it is complete and right; until then it is
     `<fpath>.part`. A file that is there already is kept if it is right. Connections that fail are
-    tried again, with growing pauses, as long as bytes come.
+    tried again, with growing pauses, as long as bytes come; each time the address itself is asked,
+    so that links that it leads to may expire meanwhile. `web.open_url` says where a token goes.
 
     Args:
         url: http(s) or file address.
         fpath: where the file goes; parent folders are created.
         sha256, md5: expected checksums in hexadecimal; None: not checked.
         size: expected size in bytes; None: whatever the server says.
+        git_blob: expected id of the content as a blob of git.
 
     Raises:
         DownloadError: the address cannot be reached, the size is another, or the checksum still
@@ -74,7 +77,8 @@ def download(
     def fetch(part: Path) -> None:
         _fetch_with_retries(url, part, size)
 
-    return _download(url, fpath, fetch, partial(check_file, sha256=sha256, md5=md5, size=size))
+    checks = {"sha256": sha256, "md5": md5, "size": size, "git_blob": git_blob}
+    return fetch_checked(url, fpath, fetch, partial(check_file, **checks))
 
 
 def download_gdrive(
@@ -83,6 +87,7 @@ def download_gdrive(
     sha256: str | None = None,
     md5: str | None = None,
     size: int | None = None,
+    git_blob: str | None = None,
 ) -> Path:
     """Fetches a file from Google Drive with gdown; otherwise like `download`.
 
@@ -106,9 +111,16 @@ def download_gdrive(
                 f"https://drive.google.com/file/d/{gdrive_id(url)}/view in a browser and put the "
                 f"file at {fpath}."
             )
-        _require_no_web_page(url, part)
+        with part.open("rb") as file:
+            head = file.read(_HEAD)
+        try:
+            _require_no_web_page(url, head)
+        except DownloadError:
+            part.unlink()
+            raise
 
-    return _download(url, fpath, fetch, partial(check_file, sha256=sha256, md5=md5, size=size))
+    checks = {"sha256": sha256, "md5": md5, "size": size, "git_blob": git_blob}
+    return fetch_checked(url, fpath, fetch, partial(check_file, **checks))
 
 
 def gdrive_id(url: str) -> str:
@@ -120,7 +132,11 @@ def gdrive_id(url: str) -> str:
 
 
 def check_file(
-    fpath: PathLike, sha256: str | None = None, md5: str | None = None, size: int | None = None
+    fpath: PathLike,
+    sha256: str | None = None,
+    md5: str | None = None,
+    size: int | None = None,
+    git_blob: str | None = None,
 ) -> str:
     """Returns what is wrong with a file ("its MD5 is ..., not ..."), or ""."""
     if not Path(fpath).is_file():
@@ -131,6 +147,8 @@ def check_file(
     for kind, expected in (("sha256", sha256), ("md5", md5)):
         if expected and (found := _hash_of(fpath, kind)) != expected.lower():
             return f"its {kind.upper()} is {found}, not {expected}"
+    if git_blob and (found := git_blob_id(fpath)) != git_blob:
+        return f"its git blob id is {found}, not {git_blob}"
     return ""
 
 
@@ -147,9 +165,10 @@ def _hash_of(fpath: PathLike, kind: str) -> str:
     return digest.hexdigest()
 
 
-def _download(
+def fetch_checked(
     url: str, fpath: PathLike, fetch: Callable[[Path], None], check: Callable[[Path], str]
 ) -> Path:
+    """Calls `fetch(part)` unless the file is there, checks the part, and gives it its name."""
     target = Path(fpath)
     if target.is_file() and not check(target):
         return target
@@ -185,26 +204,21 @@ def _fetch_with_retries(url: str, part: Path, size: int | None) -> None:
                     f"{url} cannot be fetched: {error}. What came so far is kept in {part}; run "
                     "the same command again to continue."
                 ) from None
-            time.sleep(PAUSE * 2 ** (failures - 1))
+            time.sleep(max(PAUSE * 2 ** (failures - 1), error.wait))
 
 
 def _fetch(url: str, part: Path, size: int | None) -> None:
     """Appends to `part` what is missing; raises _BrokenOffError if it is worth another attempt."""
     done = part.stat().st_size if part.exists() else 0
-    headers = {**_HEADERS, **({"Range": f"bytes={done}-"} if done else {})}
     try:
-        request = urllib.request.Request(url, headers=headers)
-    except ValueError as error:
-        raise DownloadError(f"{url} is no address: {error}") from None
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as source:
+        with open_url(url, {"Range": f"bytes={done}-"} if done else None) as source:
             _receive(url, source, part, done, size)
     except urllib.error.HTTPError as error:
         if error.code == 416 and done:
             return _judge_complete(error, part, done, size)
-        if error.code in _PASSING:
-            raise _BrokenOffError(str(error)) from None
-        raise DownloadError(f"{url} cannot be fetched: {error}") from None
+        raise _refused(url, error) from None
+    except ValueError as error:
+        raise DownloadError(f"{url} is no address: {error}") from None
     except DownloadError:
         raise
     except http.client.HTTPException as error:
@@ -222,6 +236,17 @@ def _fetch(url: str, part: Path, size: int | None) -> None:
         ) from None
 
 
+def _refused(url: str, error: urllib.error.HTTPError) -> Exception:
+    """Returns what to raise for an answer that is an error: may it pass, and what would help?"""
+    if error.code in _PASSING:
+        seconds = re.fullmatch(r"\d{1,6}", error.headers.get("Retry-After", ""))
+        return _BrokenOffError(str(error), min(float(seconds[0]), MAX_WAIT) if seconds else 0.0)
+    if error.code in _EXPIRED and error.url != url:
+        return _BrokenOffError(f"{error}, for a link that it led to and that may have expired")
+    advice = refusal_advice(url) if error.code in (401, 403) else ""
+    return DownloadError(f"{url} cannot be fetched: {error}{advice}")
+
+
 def _receive(
     url: str, source: http.client.HTTPResponse, part: Path, done: int, size: int | None
 ) -> None:
@@ -235,6 +260,9 @@ def _receive(
             f"{url} offers a file of {total:,} bytes; {size:,} were expected. The file has changed "
             "or the address leads elsewhere."
         )
+    chunk = source.read(_HEAD)
+    if not resumed:  # a page of errors must not take the place of what came so far
+        _require_no_web_page(url, chunk)
     with (
         part.open("ab" if resumed else "wb") as file,
         tqdm(
@@ -246,7 +274,7 @@ def _receive(
             disable=None,  # no bar where the output is no terminal
         ) as bar,
     ):
-        while chunk := source.read1(_CHUNK):
+        while chunk:
             file.write(chunk)
             bar.update(len(chunk))
             if size is not None and file.tell() > size:
@@ -254,9 +282,9 @@ def _receive(
                     f"{url} sends more than the {size:,} bytes that were expected. The file has "
                     "changed or the address leads elsewhere."
                 )
+            chunk = source.read1(_CHUNK)
     if total is not None and (came := part.stat().st_size) < total:
         raise _BrokenOffError(f"the connection broke off after {came:,} of {total:,} bytes")
-    _require_no_web_page(url, part)
 
 
 def _starts_at(source: http.client.HTTPResponse) -> int | None:
@@ -273,13 +301,11 @@ def _judge_complete(error: urllib.error.HTTPError, part: Path, done: int, size: 
         raise _BrokenOffError(f"{done:,} bytes were kept of a file of {total:,}; starting anew")
 
 
-def _require_no_web_page(url: str, part: Path) -> None:
-    """Raises DownloadError for a login or error page that came instead of the file."""
-    with part.open("rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")) and not url.endswith((".html", ".htm")):
-        part.unlink()
+def _require_no_web_page(url: str, head: bytes) -> None:
+    """Raises DownloadError for a login, quota or error page that came instead of the file."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")) and not url.endswith((".html", ".htm")):
         raise DownloadError(
-            f"{url} sent a web page instead of the file: it may need a login, or the file has "
-            "moved. Open the address in a browser to see."
+            f"{url} sent a web page instead of the file: it may need a login, its quota may be "
+            "used up, or the file has moved. Open the address in a browser to see."
         )

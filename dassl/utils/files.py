@@ -52,6 +52,16 @@ def content_digest(path: PathLike) -> str:
     return _digest_of_state(file_state(path))
 
 
+def git_blob_id(path: PathLike) -> str:
+    """Returns the id that git gives a file's content: SHA-1 of "blob <bytes>\\0" and the content.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    content = Path(path).read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 @lru_cache(maxsize=32)
 def _digest_of_state(state: tuple[str, int, int, int]) -> str:
     digest = hashlib.sha256()

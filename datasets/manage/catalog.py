@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UnknownNameError, read_json
 from dassl.utils.errors import not_one_of
 from datasets.resources import CATALOG
@@ -22,14 +23,17 @@ class Remote:
     Attributes:
         name: its name on disk; who fetches it by hand puts it under this name in the dataset's
             folder.
-        urls: addresses of the same bytes, tried in order; gdrive:<id> is a file on Google Drive.
+        urls: addresses of the same bytes, tried in order; gdrive:<id> is a file on Google Drive,
+            <address>#<name> a file within a zip archive, fetched by ranges.
         places: (path in the archive, path below the dataset's folder) pairs; a first path that
-            ends in * stands for everything in that folder. Empty: the file itself is wanted.
+            ends in * stands for everything in that folder, ** for everything in the folder that
+            holds `wanted`, wherever that is. Empty: the file itself is wanted.
         wanted: paths below the dataset's folder that tell that this was done before; by default
             those of `places`.
         inner: path of an archive within the archive that holds the places.
-        size: bytes; for planning, and checked where no checksum is known.
+        size: bytes; for planning, and checked unless it comes from elsewhere than the MD5 sum.
         sha256, md5: checksums in hexadecimal.
+        git_blob: id of the content as a blob of git.
     """
 
     name: str
@@ -40,10 +44,18 @@ class Remote:
     size: int | None = None
     sha256: str | None = None
     md5: str | None = None
+    git_blob: str | None = None
 
     @property
     def results(self) -> tuple[str, ...]:
         return self.wanted or tuple(place for _, place in self.places) or (self.name,)
+
+    @property
+    def checks(self) -> dict[str, Any]:
+        """What `check_file` is to check; a size that came with an MD5 sum is of another source."""
+        size = None if self.md5 else self.size
+        sums = {"sha256": self.sha256, "md5": self.md5, "git_blob": self.git_blob}
+        return {**sums, "size": size}
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Entry:
         sizes: images in train, val and test; None: there is no such list of its own.
         terms: licence or terms of use, in a few words.
         page: home page.
-        sources: the first that is not gone is used unless another is asked for.
+        sources: tried in this order, but for those that are gone, unless one is asked for.
         elsewhere: other ways, for a person.
         needs: paths below the dataset's folder, beside the images, without which there is no
             official split.
@@ -116,7 +128,8 @@ class Entry:
 @cache
 def catalog() -> dict[str, Entry]:
     """Returns {name: entry}, in the order of the papers' tables; Digits comes last."""
-    return {entry["name"]: _entry(entry) for entry in read_json(CATALOG)["datasets"]}
+    content = read_json(CATALOG)
+    return {facts["name"]: _entry(facts, content["hub"]) for facts in content["datasets"]}
 
 
 def entries(name: str) -> list[Entry]:
@@ -133,16 +146,26 @@ def entries(name: str) -> list[Entry]:
     return [by_lower[name.lower()]]
 
 
-def _entry(facts: dict[str, Any]) -> Entry:
+def _entry(facts: dict[str, Any], hub: list[str]) -> Entry:
     sources = [
         Source(
             source["name"],
-            tuple(Remote(**_frozen(file)) for file in source["files"]),
+            tuple(_remote(facts["name"], file, hub) for file in source["files"]),
             source.get("gone", ""),
         )
         for source in facts.get("sources", ())
     ]
     return Entry(**{**_frozen(facts), "sources": tuple(sources)})
+
+
+def _remote(name: str, facts: dict[str, Any], hub: list[str]) -> Remote:
+    """Returns a file of dataset `name`, with full addresses where the catalog says hub:<file>."""
+    urls: list[str] = []
+    for url in facts["urls"]:
+        urls += [f"{base}/{url[4:]}" for base in hub] if url.startswith("hub:") else [url]
+    dataset = DATASET_REGISTRY.get(name)
+    blob = dataset.split_blob if facts["name"] == dataset.split_file else ""
+    return Remote(**_frozen({**facts, "urls": urls}), git_blob=blob or None)
 
 
 def _frozen(facts: dict[str, Any]) -> dict[str, Any]:

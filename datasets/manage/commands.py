@@ -9,9 +9,10 @@ from pathlib import Path
 
 from dassl.utils import UserError
 from dassl.utils.text import visible
-from datasets.manage.catalog import Entry
+from datasets.manage.catalog import Entry, Source
 from datasets.manage.fetch import Options, fetch, ways
 from datasets.manage.overview import list_table, place_of, status_table
+from datasets.manage.sources import folder_of, sources_to_try
 from datasets.manage.verify import Absent, Fault, Finding, read, verify_steps
 from datasets.manage.verify_own import verify_own_steps
 
@@ -37,11 +38,11 @@ def show_status(args: argparse.Namespace, chosen: list[Entry]) -> int:
 
 def download(args: argparse.Namespace, chosen: list[Entry]) -> int:
     """Fetches datasets; one that fails does not stop the others."""
-    root, options = args.root, Options(args.unchecked, args.keep_archives)
-    return max(_download(entry, args.source, root, options) for entry in chosen)
+    return max(_download(entry, args) for entry in chosen)
 
 
-def _download(entry: Entry, source_name: str, root: Path, options: Options) -> int:
+def _download(entry: Entry, args: argparse.Namespace) -> int:
+    root = args.root
     if entry.by_hand:
         if root.is_dir() and place_of(entry, root)[1].is_dir():
             print(f"{entry.name}: there already")
@@ -53,20 +54,30 @@ def _download(entry: Entry, source_name: str, root: Path, options: Options) -> i
         dataset = read(entry, root)
         print(f"{entry.name}: ready in {dataset.dataset_dir}")
         return OK
-    source = entry.source(source_name)
+    folder, options = folder_of(entry, root), Options(args.unchecked, args.keep_archives)
+    sources = sources_to_try(entry, args.source, args.mirror, folder)
+    problems: list[str] = []
+    for source in sources:
+        if problems:
+            print(f"  trying the next source: {source.name}")
+        came = _problems(entry, source, root, options)
+        if not came:
+            print(f"{entry.name}: done. To check it: {entry.command('verify', root)}")
+            return OK
+        problems += came
+    for problem in dict.fromkeys(problems):
+        print(f"error: {visible(problem)}", file=sys.stderr)
+    print(f"{entry.name} is not complete. Other ways:")
+    for way in ways(entry, root, sources):
+        print(f"  {way}")
+    return WRONG
+
+
+def _problems(entry: Entry, source: Source, root: Path, options: Options) -> list[str]:
     try:
-        problems = fetch(entry, source, root, options)
+        return fetch(entry, source, root, options)
     except UserError as error:
-        problems = str(error).splitlines()
-    if problems:
-        for problem in problems:
-            print(f"error: {visible(problem)}", file=sys.stderr)
-        print(f"{entry.name} is not complete. Other ways:")
-        for way in ways(entry, root, source):
-            print(f"  {way}")
-        return WRONG
-    print(f"{entry.name}: done. To check it: {entry.command('verify', root)}")
-    return OK
+        return str(error).splitlines()
 
 
 # --- verify ---------------------------------------------------------------------------------------

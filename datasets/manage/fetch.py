@@ -7,14 +7,18 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError, UserError
 from dassl.utils.download import DownloadError, check_file, download, download_gdrive, extract
-from dassl.utils.files import listed
+from dassl.utils.files import git_blob_id, listed
 from dassl.utils.locks import file_lock
 from dassl.utils.logger import get_logger
+from dassl.utils.remote_zip import download_member
 from datasets.manage.catalog import Entry, Remote, Source
+from datasets.manage.sources import folder_of
 
 logger = get_logger(__name__)
 
@@ -43,18 +47,27 @@ def fetch(entry: Entry, source: Source, root: Path, options: Options) -> list[st
     Raises:
         DownloadError: the folder cannot be written, or is too small.
     """
-    folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
+    folder = folder_of(entry, root)
     logger.info(f"{entry.name}: {source.name} source, to {folder}")
     for file in source.files:
         _report(file, folder)
-    if not _lacking(source, folder):
-        return []
+    problems = _fetch_lacking(entry, source, folder, options) if _lacking(source, folder) else []
+    for file in source.files:
+        _say_whether_official(file, folder)
+    return problems
+
+
+def _fetch_lacking(entry: Entry, source: Source, folder: Path, options: Options) -> list[str]:
     try:
         waiting = f"  waiting for another process that downloads into {folder}"
         with file_lock(folder / ".download.lock", waiting):
             _remove_leftovers(folder)
             # Asked again: another process may have fetched them while this one waited.
-            return _fetch_files(_lacking(source, folder), folder, options)
+            problems = _fetch_files(_lacking(source, folder), folder, options)
+            if not problems:
+                for file in (file for other in entry.sources for file in other.files):
+                    (folder / f"{file.name}.part").unlink(missing_ok=True)  # from another source
+            return problems
     except UserError:
         raise
     except (OSError, NotImplementedError) as error:  # the latter: a folder without locks
@@ -64,17 +77,20 @@ def fetch(entry: Entry, source: Source, root: Path, options: Options) -> list[st
         ) from None
 
 
-def ways(entry: Entry, root: Path, source: Source) -> list[str]:
-    """Returns what to try when `source` failed, a line each."""
-    folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
+def ways(entry: Entry, root: Path, tried: list[Source]) -> list[str]:
+    """Returns what to try when the sources in `tried` failed, a line each."""
+    folder = folder_of(entry, root)
     command = entry.command("download", root)
+    names = [source.name for source in tried]
     lines = [
         f"{command} --source {other.name}" + (f"   (gone: {other.gone})" if other.gone else "")
         for other in entry.sources
-        if other != source
+        if other.name not in names
     ]
-    names = listed([file.name for file in source.files], at_most=4)
-    lines.append(f"fetch by hand into {folder}: {names}; then: {command} --source {source.name}")
+    for source in tried:
+        files = listed([file.name for file in source.files], at_most=4)
+        lines.append(f"fetch by hand into {folder}: {files}; then: {command}")
+    lines.append(f"{command} --mirror FOLDER_OR_ADDRESS   (that has these files)")
     lines += [f"by hand from {place}" for place in (entry.page, *entry.elsewhere)]
     return lines
 
@@ -96,6 +112,19 @@ def _report(file: Remote, folder: Path) -> None:
     if there:
         rest = f"; {listed(lacking)} is to be fetched" if lacking else ""
         logger.info(f"  kept as it is: {listed(there)}{rest}")
+
+
+def _say_whether_official(file: Remote, folder: Path) -> None:
+    path = folder / file.name
+    if file.git_blob is None or not path.is_file():
+        return
+    if (found := git_blob_id(path)) == file.git_blob:
+        logger.info(f"  {file.name} is the official one (git blob {found})")
+    else:
+        logger.warning(
+            f"  note: {file.name} is not the official one: its git blob id is {found}, not "
+            f"{file.git_blob}"
+        )
 
 
 def _fetch_files(files: list[Remote], folder: Path, options: Options) -> list[str]:
@@ -126,30 +155,26 @@ def _require_room(files: list[Remote], folder: Path) -> None:
 
 
 def _fetch_file(file: Remote, folder: Path, options: Options) -> None:
-    archive = folder / file.name
-    by_hand = archive.exists()
-    _obtain(file, archive, options.unchecked)
+    target = folder / file.name
+    by_hand = target.exists()
+    there = _obtain(file, target, options.unchecked)
     if file.places:
-        _unpack(file, archive, folder)
-        if not by_hand and not options.keep_archives:
-            archive.unlink()
+        _unpack(file, there, folder)
+        if there == target and not by_hand and not options.keep_archives:
+            target.unlink()
 
 
-def _obtain(file: Remote, archive: Path, unchecked: bool) -> None:
-    """Fetches a file from the first of its addresses that works, unless it is there."""
-    checks = {} if unchecked else {"sha256": file.sha256, "md5": file.md5}
-    if not any(checks.values()) and not unchecked:
-        checks["size"] = file.size
-    if archive.exists():
-        problem = check_file(archive, **checks)
-        if problem:
-            raise DownloadError(
-                f"{archive} is there, but {problem}. Delete it to fetch it anew, or take it as it "
-                "is with --unchecked."
-            )
-        logger.info(f"  {archive.name} is there already")
-        return
-    if not (file.sha256 or file.md5):
+def _obtain(file: Remote, target: Path, unchecked: bool) -> Path:
+    """Returns where a file is, which is fetched from the first of its addresses that works.
+
+    An archive in a folder of one's own is unpacked from there; all else comes to `target`.
+    """
+    checks = {} if unchecked else file.checks
+    if target.exists():
+        _require_right(target, checks, "Delete it to fetch it anew")
+        logger.info(f"  {target.name} is there already")
+        return target
+    if not (file.sha256 or file.md5 or file.git_blob):
         logger.warning(
             f"  note: no checksum of {file.name} is known; `verify` checks what comes out of it"
         )
@@ -158,11 +183,31 @@ def _obtain(file: Remote, archive: Path, unchecked: bool) -> None:
         size = f" ({file.size / 1e6:,.1f} MB)" if file.size else ""
         logger.info(f"  fetching {url}{size}")
         try:
-            (download_gdrive if url.startswith("gdrive:") else download)(url, archive, **checks)
-            return
+            if file.places and url.startswith("file:") and (local := _local(url)).is_file():
+                _require_right(local, checks, "Put the right one there")
+                return local
+            return _way(url)(url, target, **checks)
         except DownloadError as error:
             errors.append(str(error))
     raise DownloadError("\n".join(errors))
+
+
+def _way(url: str) -> Any:
+    """Returns the function that fetches from such an address."""
+    if url.startswith("gdrive:"):
+        return download_gdrive
+    return download_member if urlsplit(url).fragment else download
+
+
+def _local(url: str) -> Path:
+    return Path(url2pathname(urlsplit(url).path))
+
+
+def _require_right(path: Path, checks: dict[str, Any], remedy: str) -> None:
+    if problem := check_file(path, **checks):
+        raise DownloadError(
+            f"{path} is there, but {problem}. {remedy}, or take it as it is with --unchecked."
+        )
 
 
 def _unpack(file: Remote, archive: Path, folder: Path) -> None:
@@ -179,9 +224,28 @@ def _unpack(file: Remote, archive: Path, folder: Path) -> None:
         else:
             start = unpacked
         for path, place in file.places:
+            if path == "**":
+                path = f"{_folder_with(file.wanted, start, archive)}/*"
             _move(start, path, folder, place, archive)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _folder_with(wanted: tuple[str, ...], start: Path, archive: Path) -> str:
+    """Returns the folder in an archive, three deep at most, that holds what is wanted."""
+    level = [start]
+    for _ in range(4):
+        for folder in level:
+            if set(wanted) <= {child.name for child in folder.iterdir()}:
+                return folder.relative_to(start).as_posix()
+        inside = (child for folder in level for child in sorted(folder.iterdir()))
+        level = [child for child in inside if child.is_dir() and child.name != "__MACOSX"]
+        level = level[:1000]  # class folders: it is not among them
+    found = sorted(entry.name for entry in start.iterdir())
+    raise DataError(
+        f"{archive} should hold a folder with {listed(wanted)}, but holds {listed(found)}. Unpack "
+        f"it by hand, or use another source."
+    )
 
 
 def _move(start: Path, path: str, folder: Path, place: str, archive: Path) -> None:

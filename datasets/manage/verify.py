@@ -222,7 +222,8 @@ def _check_split(entry: Entry, dataset: BenchmarkDataset) -> str:
             )
         if size is not None:
             sizes.append(f"{there:,} {part}")
-    kind = "official, " if official is not None else ""
+    kinds = {"official split": "official, ", "split file of one's own": "not known as official, "}
+    kind = kinds.get(dataset.split_source, "")
     return f"{kind}{', '.join(sizes)}; SHA-256 {dataset.split_digest[:16]}"
 
 

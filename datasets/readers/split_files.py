@@ -13,7 +13,7 @@ from typing import Any
 
 from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
-from dassl.utils.files import PathLike, listed
+from dassl.utils.files import PathLike, git_blob_id, listed
 from dassl.utils.logger import get_logger
 from dassl.utils.text import on_one_line
 from datasets.readers.class_order import LARGEST, first_gaps, number
@@ -98,6 +98,27 @@ def split_lists(split: Split, image_dir: PathLike) -> dict[str, list]:
         ]
         for part, items in zip(PARTS, split)
     }
+
+
+def is_official(path: Path, split: Split, image_dir: PathLike, shipped: Path, blob: str) -> bool:
+    """Whether a split file is known to be the official one.
+
+    Args:
+        path: the file.
+        split: what was read from it.
+        image_dir: folder that its paths start from.
+        shipped: the official file, if it ships with the project.
+        blob: its id as a blob of git, where it does not; empty: not known.
+    """
+    if path == shipped or (blob and git_blob_id(path) == blob):
+        return True
+    if not shipped.is_file():
+        return False
+
+    def rows(of: Split) -> list[list[tuple[str, int, str]]]:
+        return [[(item.impath, item.label, item.classname) for item in part] for part in of]
+
+    return rows(split) == rows(read_split_file(shipped, image_dir)[0])
 
 
 def is_ours(path: Path) -> bool:

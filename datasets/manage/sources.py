@@ -1,0 +1,82 @@
+"""Which sources of a dataset are tried, in which order; and the same files at one's own mirror."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.utils import ConfigError, MissingFileError
+from datasets.manage.catalog import Entry, Remote, Source
+
+
+def folder_of(entry: Entry, root: Path) -> Path:
+    """Returns where a dataset is put."""
+    return root / DATASET_REGISTRY.get(entry.name).dataset_dir
+
+
+def sources_to_try(entry: Entry, name: str, mirror: str, folder: Path) -> list[Source]:
+    """Returns the sources of a dataset in the order in which to try them.
+
+    Those whose archives somebody put into the folder come first, then the catalog's order: the
+    authors' address, then copies. Those that are gone are left out: nothing answers there.
+
+    Args:
+        entry: which dataset.
+        name: of the one source to try; empty: all.
+        mirror: address or folder that has the files under their names, or in folders called as
+            the datasets' are; then it alone is asked, for gone sources as well. Empty: none.
+        folder: the dataset's own.
+
+    Raises:
+        UnknownNameError: there is no source called `name`.
+        ConfigError, MissingFileError: `mirror` is neither an address nor a folder.
+    """
+    if name:
+        sources = [entry.source(name)]
+    else:
+        sources = [source for source in entry.sources if mirror or not source.gone]
+    sources.sort(key=lambda source: not _came_by_hand(source, folder))
+    return [_at(mirror, source, folder) for source in sources] if mirror else sources
+
+
+def _came_by_hand(source: Source, folder: Path) -> bool:
+    archives = [folder / file.name for file in source.files if file.places]
+    return bool(archives) and all(archive.is_file() for archive in archives)
+
+
+def _at(mirror: str, source: Source, folder: Path) -> Source:
+    base = _base(mirror)
+    files = [
+        dataclasses.replace(file, urls=_addresses(base, file, folder.name)) for file in source.files
+    ]
+    return dataclasses.replace(source, files=tuple(files))
+
+
+def _addresses(base: str | Path, file: Remote, folder: str) -> tuple[str, ...]:
+    name = file.name.removeprefix("mirror-")  # which tells two files of one name apart
+    if isinstance(base, str):
+        return tuple(f"{base}/{quote(place)}" for place in (name, f"{folder}/{name}"))
+    places = [base / name, base / folder / name]
+    return tuple(place.as_uri() for place in places if place.is_file()) or (places[0].as_uri(),)
+
+
+def _base(mirror: str) -> str | Path:
+    """Returns the address without a slash at its end, or the folder's full path."""
+    if re.match(r"https?://", mirror, re.IGNORECASE):
+        parts = urlsplit(mirror)
+        if "@" in parts.netloc or parts.query or parts.fragment or not parts.netloc:
+            raise ConfigError(
+                "--mirror is an address with a user name, a query or no host; it is to be like "
+                "https://host/folder, and what needs a login is to be fetched into a folder first"
+            )
+        return mirror.rstrip("/")
+    folder = Path(mirror).expanduser().absolute()
+    if not folder.is_dir():
+        raise MissingFileError(
+            f"--mirror is {mirror!r}; expected a folder that exists, or an address such as "
+            "https://host/folder"
+        )
+    return folder
