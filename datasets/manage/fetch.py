@@ -18,7 +18,7 @@ from dassl.utils.locks import file_lock
 from dassl.utils.logger import get_logger
 from dassl.utils.remote_zip import download_member
 from datasets.manage.catalog import Entry, Remote, Source
-from datasets.manage.sources import folder_of
+from datasets.manage.sources import file_there, folder_of, plain_name
 
 logger = get_logger(__name__)
 
@@ -88,7 +88,7 @@ def ways(entry: Entry, root: Path, tried: list[Source]) -> list[str]:
         if other.name not in names
     ]
     for source in tried:
-        files = listed([file.name for file in source.files], at_most=4)
+        files = listed([plain_name(file) for file in source.files], at_most=4)
         lines.append(f"fetch by hand into {folder}: {files}; then: {command}")
     lines.append(f"{command} --mirror FOLDER_OR_ADDRESS   (that has these files)")
     lines += [f"by hand from {place}" for place in (entry.page, *entry.elsewhere)]
@@ -144,7 +144,7 @@ def _require_room(files: list[Remote], folder: Path) -> None:
     """Raises DownloadError where the archives and what they hold would not fit."""
     needed = 0
     for file in files:
-        archive = 0 if (folder / file.name).exists() else file.size or 0
+        archive = 0 if file_there(file, folder) else file.size or 0
         needed += archive + (file.size or 0 if file.places else 0)
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -155,25 +155,23 @@ def _require_room(files: list[Remote], folder: Path) -> None:
 
 
 def _fetch_file(file: Remote, folder: Path, options: Options) -> None:
-    target = folder / file.name
-    by_hand = target.exists()
-    there = _obtain(file, target, options.unchecked)
+    checks = {} if options.unchecked else file.checks
+    by_hand = file_there(file, folder)
+    if by_hand:
+        _require_right(by_hand, checks, "Delete it to fetch it anew")
+        logger.info(f"  {by_hand.name} is there already")
+    there = by_hand or _obtain(file, folder / file.name, checks)
     if file.places:
         _unpack(file, there, folder)
-        if there == target and not by_hand and not options.keep_archives:
-            target.unlink()
+        if there == folder / file.name and not by_hand and not options.keep_archives:
+            there.unlink()
 
 
-def _obtain(file: Remote, target: Path, unchecked: bool) -> Path:
+def _obtain(file: Remote, target: Path, checks: dict[str, Any]) -> Path:
     """Returns where a file is, which is fetched from the first of its addresses that works.
 
     An archive in a folder of one's own is unpacked from there; all else comes to `target`.
     """
-    checks = {} if unchecked else file.checks
-    if target.exists():
-        _require_right(target, checks, "Delete it to fetch it anew")
-        logger.info(f"  {target.name} is there already")
-        return target
     if not (file.sha256 or file.md5 or file.git_blob):
         logger.warning(
             f"  note: no checksum of {file.name} is known; `verify` checks what comes out of it"

@@ -43,8 +43,19 @@ def sources_to_try(entry: Entry, name: str, mirror: str, folder: Path) -> list[S
 
 
 def _came_by_hand(source: Source, folder: Path) -> bool:
-    archives = [folder / file.name for file in source.files if file.places]
-    return bool(archives) and all(archive.is_file() for archive in archives)
+    archives = [file for file in source.files if file.places]
+    return bool(archives) and all(file_there(file, folder) for file in archives)
+
+
+def file_there(file: Remote, folder: Path) -> Path | None:
+    """Returns where a file lies in the dataset's folder, if somebody put it there."""
+    names = (file.name, plain_name(file)) if file.places else (file.name,)
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def plain_name(file: Remote) -> str:
+    """Returns what a file is called at its source; `name` tells two files of one name apart."""
+    return file.name.removeprefix("mirror-")
 
 
 def _at(mirror: str, source: Source, folder: Path) -> Source:
@@ -56,7 +67,7 @@ def _at(mirror: str, source: Source, folder: Path) -> Source:
 
 
 def _addresses(base: str | Path, file: Remote, folder: str) -> tuple[str, ...]:
-    name = file.name.removeprefix("mirror-")  # which tells two files of one name apart
+    name = plain_name(file)
     if isinstance(base, str):
         return tuple(f"{base}/{quote(place)}" for place in (name, f"{folder}/{name}"))
     places = [base / name, base / folder / name]

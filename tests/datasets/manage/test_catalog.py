@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from dassl.utils import read_json
 from datasets.manage.catalog import catalog, entries
+from datasets.resources import CATALOG
 from tests.datasets import fixtures
 from tests.datasets.manage.helpers import run
 
@@ -45,5 +48,22 @@ def test_the_documentation_names_every_address():
     for entry in catalog().values():
         assert f"### {entry.name}\n" in text and entry.page in text
         for file in (file for source in entry.sources for file in source.files):
-            assert all(url.removeprefix("gdrive:") in text for url in file.urls)
-            assert (file.md5 or file.sha256 or file.name.removeprefix("mirror-")) in text
+            assert all(address_in(url) in text for url in file.urls)
+            known = file.md5 or file.sha256 or file.git_blob or file.name.removeprefix("mirror-")
+            assert known in text
+
+
+def address_in(url: str) -> str:
+    """Returns how the documentation names an address; that of the hub stands there once."""
+    for base in read_json(CATALOG)["hub"]:
+        url = url.removeprefix(f"{base}/")
+    return url.partition("#")[0].removeprefix("gdrive:")
+
+
+def test_the_hub_is_pinned():
+    text = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    for base in read_json(CATALOG)["hub"]:
+        assert base in text and re.search("/resolve/[0-9a-f]{40}$", base)
+    files = [f for e in catalog().values() for s in e.sources for f in s.files]
+    assert not any("hub:" in url for file in files for url in file.urls)
+    assert sum(file.name.startswith("mirror-") for file in files) == 14  # all but ImageNet
