@@ -71,16 +71,37 @@ class ImageEncoder:
         Raises:
             ConfigError: the encoder has no patches, or not so many blocks.
         """
+        if prompts is not None:
+            require_patches(self.visual)
+            return self._encode("run", image, prompts, deep)
+        with torch.no_grad():
+            return self._encode("run", image)
+
+    @torch.no_grad()
+    def local(self, image: Tensor) -> Tensor:
+        """Encodes images place by place.
+
+        A vision transformer's places are its patches, and their features are what the last norm and
+        projection, made for the class token, make of them. A ResNet's are those of its last map;
+        each attends to all as the mean does in the attention pooling.
+
+        Args:
+            image: (B, 3, H, W), of any floating type.
+
+        Returns:
+            (B, L - 1, E) features, not normalized, from the upper left row by row; no gradients.
+
+        Raises:
+            ConfigError: the encoder is of another kind.
+        """
+        if not _is_frozen_kind(self.visual):
+            raise ConfigError(f"{type(self.visual).__name__} has no local features that we know of")
+        return self._encode("local", image)
+
+    def _encode(self, what: str, image: Tensor, *prompts: Tensor | None) -> Tensor:
         self.images += len(image)
         if hasattr(self.visual, "conv1"):
             image = image.to(self.visual.conv1.weight.dtype)
-        if prompts is None:
-            with torch.no_grad():
-                return self._encode(image)
-        require_patches(self.visual)
-        return self._encode(image, prompts, deep)
-
-    def _encode(self, image: Tensor, *prompts: Tensor | None) -> Tensor:
         if not _is_frozen_kind(self.visual):
             return self.visual(image)
         weights = [*self.visual.parameters(), *self.visual.buffers()]
@@ -88,7 +109,7 @@ class ImageEncoder:
         tower = self.folded.get(weights, dtype, self._fold)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
         with without_autocast(image), sdpa_kernel(KERNELS):
-            return torch.cat([tower.run(group, *prompts) for group in groups])
+            return torch.cat([getattr(tower, what)(group, *prompts) for group in groups])
 
     def _fold(self, dtype: torch.dtype, backend: str) -> _VisionTransformer | _ResNet:
         kind = _VisionTransformer if hasattr(self.visual, "class_embedding") else _ResNet
@@ -143,6 +164,21 @@ class _VisionTransformer(FrozenTower):
         self, image: Tensor, prompts: Tensor | None = None, deep: Tensor | None = None
     ) -> Tensor:
         """(B, 3, H, W), (N, D) and (J, N, D) → (B, E)"""
+        x = self._before_last(image, prompts, deep)
+        normed = norm(x, self.last_norm)
+        x = x[:, 0] + self.last_attention(normed[:, 0], normed)  # (B, D), the class token's
+        return self.project(self.last_mlp(x))  # (B, E)
+
+    def local(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, L - 1, E), the patches'"""
+        x = self._before_last(image)
+        a = self.last_attention.every(norm(x, self.last_norm))
+        return self.project(self.last_mlp(x[:, 1:] + a[:, 1:]))
+
+    def _before_last(
+        self, image: Tensor, prompts: Tensor | None = None, deep: Tensor | None = None
+    ) -> Tensor:
+        """Returns what enters the last block, (B, L + N, D)."""
         x = self._tokens(image)  # (B, L, D)
         length = x.shape[1]
         prompts = self.first.new_empty(0, x.shape[2]) if prompts is None else prompts
@@ -154,9 +190,7 @@ class _VisionTransformer(FrozenTower):
             a = self._attend(block.qkv(block.norm(x)))[:, :kept]
             x = block.mlp(x[:, :kept] + block.out(a))
             x = _join(x, deeper[i]) if replaced else x
-        normed = norm(x, self.last_norm)
-        x = x[:, 0] + self.last_attention(normed[:, 0], normed)  # (B, D), the class token's
-        return self.project(self.last_mlp(x))  # (B, E)
+        return x
 
     def _tokens(self, image: Tensor) -> Tensor:
         batch, channels, height, width = image.shape

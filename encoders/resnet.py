@@ -67,13 +67,20 @@ class FrozenResNet:
 
     def run(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, E)"""
+        return self.pool(self._map(image))
+
+    def local(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, N - 1, E), what the pooling makes of each position."""
+        return self.pool.every(self._map(image))
+
+    def _map(self, image: Tensor) -> Tensor:
         x = image.to(self.dtype, memory_format=torch.channels_last)
         for conv in self.stem:
             x = F.relu_(conv(x))
         x = F.avg_pool2d(x, 2)
         for block in self.blocks:
             x = block(x)
-        return self.pool(x)
+        return x
 
 
 class _Block:
@@ -110,6 +117,13 @@ class _AttentionPool:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, D, H, W) → (B, E)"""
-        x = x.flatten(2).transpose(1, 2)  # (B, HW, D)
-        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positions  # (B, N, D)
+        x = self._rows(x)
         return self.attention(x[:, 0], x)
+
+    def every(self, x: Tensor) -> Tensor:
+        """(B, D, H, W) → (B, HW, E): as if each position were the one that attends."""
+        return self.attention.every(self._rows(x))[:, 1:]
+
+    def _rows(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)  # (B, HW, D)
+        return torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positions  # (B, N, D)

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dassl.utils import ConfigError
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
 from encoders.openai import read_weights
+from encoders.prompt_tree import ForkedTree
 from encoders.tokens import tokenizer
 from prompts.pictures import Picture
 from prompts.predictor import Predictor
@@ -118,8 +119,10 @@ def interpret(
         raise ConfigError(f"{k} words are asked for; expected 1 to {len(embeddings):,}")
     if pictures:
         contexts, labels = shifted(predictor, context, pictures), [str(p) for p in pictures]
-    elif context.dim() == 3:
+    elif context.dim() == 3 and predictor.trainer.model.prompt_learner.class_specific:
         contexts, labels = context, predictor.classnames
+    elif context.dim() == 3:  # PLOT: several prompts a class, the same for all
+        contexts, labels = context, [f"prompt {n + 1}" for n in range(len(context))]
     else:
         contexts, labels = context[None], [""]
     return [
@@ -142,6 +145,7 @@ def learned_context(predictor: Predictor) -> Tensor:
             "to them"
         )
     deep = [name for name, _ in learner.named_parameters() if "compound" in name]
+    deep += [learner.tree] if class_aware(learner) else []
     if deep or "text_encoder" in getattr(predictor.trainer.model, "prompts", ()):
         logger.warning(
             "Note: vectors of deeper blocks, and those of the image tower, are left out: words "
@@ -150,11 +154,17 @@ def learned_context(predictor: Predictor) -> Tensor:
     return context.detach().float().cpu()
 
 
+def class_aware(learner: nn.Module) -> bool:
+    """Whether classes have vectors of their own behind some block, as TCP's; no picture does it."""
+    return isinstance(getattr(learner, "tree", None), ForkedTree)
+
+
 @torch.no_grad()
 def shifted(predictor: Predictor, context: Tensor, pictures: Sequence[Picture]) -> Tensor:
     """Returns CoCoOp's contexts v_m + h(x), (B, M, D) (arXiv 2203.05557, section 3.2)."""
     model = predictor.trainer.model
-    if not isinstance(model, CustomCLIP) or not hasattr(model.prompt_learner, "meta_net"):
+    shifts_it = isinstance(model, CustomCLIP) and hasattr(model.prompt_learner, "meta_net")
+    if not shifts_it or class_aware(model.prompt_learner):
         raise ConfigError(
             f"{predictor.run.cfg.TRAINER.NAME}'s context is the same for all pictures: leave "
             "--pictures out"

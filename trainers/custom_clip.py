@@ -55,6 +55,7 @@ class BasePromptLearner(nn.Module):
 
     Attributes:
         tree: the prompts as a prefix tree, for the text encoder.
+        class_specific: whether each class has a context of its own.
 
     Args:
         settings: TRAINER.<METHOD>, with N_CTX and CTX_INIT.
@@ -97,6 +98,7 @@ class BasePromptLearner(nn.Module):
 
         ctx = self._initial_context(ctx_init, clip_model, class_specific)
         self.ctx = nn.Parameter(ctx)
+        self.class_specific = class_specific and not ctx_init
         device = clip_model.token_embedding.weight.device
         with torch.no_grad():
             embedding = clip_model.token_embedding(self.tokenized_prompts.to(device))
@@ -173,7 +175,7 @@ class BasePromptLearner(nn.Module):
         Context vectors count as one token each, in whatever order `prompt` puts them.
         """
         tokens, end = self.tokenized_prompts[c].tolist(), int(self.eot[c])
-        first = c * self.n_ctx if self.ctx.dim() == 3 else 0  # of the class's context vectors
+        first = c * self.n_ctx if self.class_specific else 0  # of the class's context vectors
         context = [learned_token(first + m) for m in range(self.n_ctx)]
         name_start = 1 + self.n_ctx
         name_end = name_start + self.name_lens[c]

@@ -130,6 +130,8 @@ class PromptTrainer(CLIPTrainer):
         ours = getattr(learner, "token_suffix", None)
         if ctx is None or ctx.dim() != 3 or theirs is None or ours is None:
             return
+        if not getattr(learner, "class_specific", True):  # several contexts for all classes
+            return
         theirs, ours = theirs.float(), ours.float().cpu()
         shorter = min(theirs.shape[1], ours.shape[1])
         same = len(theirs) == len(ours) and theirs.shape[2] == ours.shape[2]

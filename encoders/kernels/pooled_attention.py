@@ -51,6 +51,18 @@ class PooledAttention:
         self.out_weight = weight.to(dtype)
         self.out_bias = (bias.double() + weight.double() @ v_bias.detach().double()).to(dtype)
 
+    def every(self, x: Tensor) -> Tensor:
+        """As if each row were the query: rows (B, N, D) → (B, N, E), in the plain order."""
+        x = x.to(self.dtype)
+
+        def split(rows: Tensor) -> Tensor:  # (B, N, D) → (B, H, N, D/H)
+            return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q = split(F.linear(x, self.q_weight, self.q_bias))
+        k, v = (split(F.linear(x, w.flatten(0, 1))) for w in (self.k_weight, self.v_weight))
+        out = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # scaled by the weights
+        return F.linear(out.transpose(1, 2).flatten(2), self.out_weight, self.out_bias)
+
     def __call__(self, query: Tensor, x: Tensor) -> Tensor:
         query, x = query.to(self.dtype), x.to(self.dtype)
         q = F.linear(query, self.q_weight, self.q_bias)  # (B, D)

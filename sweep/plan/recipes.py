@@ -141,6 +141,7 @@ LATER = (
     Method("KgCoOp", "KgCoOp", "KgCoOp/{backbone}_ep100_ctxv1"),
     Method("ProGrad", "ProGrad", "ProGrad/{backbone}_ep100"),
     Method("TCP", "TCP", "TCP/{backbone}_ep100_ctxv1"),
+    Method("PLOT", "PLOT", "PLOT/{backbone}"),
     Method("VPT", "VPT", "VPT/vit_b16_c2_ep5_batch4_4"),
     Method("IVLP", "IVLP", "IVLP/vit_b16_c2_ep5_batch4_2+2ctx"),
     Method("MaPLe", "MaPLe", "MaPLe/vit_b16_c2_ep5_batch4_2ctx"),

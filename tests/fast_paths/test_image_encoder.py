@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dassl.utils import ConfigError
 from encoders.image import ImageEncoder
 from encoders.kernels.gemm import BACKENDS
 from tests.golden_recipes import assert_close, golden_clip, image_size, images
@@ -36,6 +37,47 @@ def test_features(name, batch, dtype):
     features = ImageEncoder(visual)(batch_of_images)
     assert not features.requires_grad
     assert_close(features, expected, TOLERANCE[dtype])
+
+
+def plain_local(visual: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) → (B, places, E), by CLIP's own modules."""
+    if hasattr(visual, "class_embedding"):
+        x = visual.conv1(image).flatten(2).transpose(1, 2)  # (B, patches, D)
+        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
+        x = visual.ln_pre(x + visual.positional_embedding).transpose(0, 1)
+        x = visual.transformer(x).transpose(0, 1)
+        return (visual.ln_post(x) @ visual.proj)[:, 1:]
+    maps = []  # what enters the pooling
+    hook = visual.attnpool.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    visual(image)
+    hook.remove()
+    pool, x = visual.attnpool, maps[0].flatten(2).permute(2, 0, 1)  # (HW, B, D)
+    x = torch.cat([x.mean(dim=0, keepdim=True), x]) + pool.positional_embedding[:, None]
+    q, k, v = (
+        getattr(pool, f"{part}_proj")(x).unflatten(-1, (pool.num_heads, -1)).permute(1, 2, 0, 3)
+        for part in "qkv"
+    )  # (B, H, N, D/H)
+    weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(dim=-1)
+    return pool.c_proj((weights @ v).transpose(1, 2).flatten(2))[:, 1:]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("batch", [1, 7, 17])
+@pytest.mark.parametrize("name", ["vit_a", "vit_b", "rn_a"])
+def test_local_features(name, batch, dtype):
+    visual = visual_in(name, dtype)
+    batch_of_images = images(batch, image_size(name), batch).to(dtype)
+    with torch.no_grad():
+        expected = plain_local(visual, batch_of_images)
+    encoder = ImageEncoder(visual)
+    features = encoder.local(batch_of_images)
+    assert not features.requires_grad and encoder.images == batch
+    assert_close(features, expected, TOLERANCE[dtype])
+
+
+def test_other_encoders_have_no_local_features():
+    with pytest.raises(ConfigError, match="Flatten has no local features"):
+        ImageEncoder(nn.Flatten()).local(images(1, 8, 0))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

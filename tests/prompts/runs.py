@@ -14,6 +14,8 @@ METHODS = {  # trainer → its settings on the embedded CLIP
     "LinearProbe": (),
     "KgCoOp": (),
     "ProGrad": (),
+    "TCP": ("DEPTH", "1", "HIDDEN", "16"),
+    "PLOT": ("N", "3", "N_CTX", "2"),
     "VPT": ("PROMPT_DEPTH_VISION", "3"),
     "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
     "MaPLe": ("PROMPT_DEPTH", "2"),

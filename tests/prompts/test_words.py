@@ -81,11 +81,19 @@ def test_methods_without_vectors_among_words_say_so(data: Path, tmp_path: Path, 
         folder = train(data, tmp_path / trainer, trainer)
         with pytest.raises(ConfigError, match=f"{trainer} learns no vectors among words"):
             interpret(Predictor.load(folder))
-    for trainer in ("MaPLe", "IVLP"):
+    for trainer, n_ctx in (("MaPLe", 2), ("IVLP", 2), ("TCP", 4)):
         folder = train(data, tmp_path / trainer, trainer)
         capsys.readouterr()
-        assert len(interpret(Predictor.load(folder))[0].nearest) == 2
+        assert len(interpret(Predictor.load(folder))[0].nearest) == n_ctx
         assert "vectors of deeper blocks" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="TCP's context is the same for all pictures"):
+        interpret(Predictor.load(tmp_path / "TCP"), pictures(data)[:1])
+
+
+def test_several_contexts_for_all_classes(data: Path, tmp_path: Path):
+    found = interpret(Predictor.load(train(data, tmp_path, "PLOT")))
+    assert [words.of for words in found] == ["prompt 1", "prompt 2", "prompt 3"]
+    assert all(len(words.nearest) == 2 for words in found)
 
 
 def test_the_command(coop: Path, cocoop: Path, csc: Path, data: Path, capsys):

@@ -28,6 +28,7 @@ SMALL = {  # depths that the embedded CLIP has
     "KgCoOp": (),
     "ProGrad": (),
     "TCP": ("DEPTH", "1", "HIDDEN", "16"),
+    "PLOT": ("N_CTX", "2"),
     "VPT": ("PROMPT_DEPTH_VISION", "3"),
     "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
     "MaPLe": ("PROMPT_DEPTH", "2"),
@@ -38,6 +39,7 @@ CONTEXT = ("ctx", "token_prefix", "token_suffix")
 PUBLIC_NAMES = {  # folder, and what the state dict holds
     "KgCoOp": ("prompt_learner", CONTEXT),
     "ProGrad": ("prompt_learner", CONTEXT),
+    "PLOT": ("prompt_learner", CONTEXT),
     "TCP": (
         "prompt_learner",
         (*CONTEXT, *(f"meta_net.linear{i}.{name}" for i in (1, 2) for name in ("weight", "bias"))),
@@ -76,7 +78,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(trainer: str, *more: str) -> list[str]:
-    pairs = [*SMALL[trainer], "CTX_INIT", "a photo of a", *more]
+    words = "" if trainer == "PLOT" else "a photo of a"  # several equal prompts would stay equal
+    pairs = [*SMALL[trainer], "CTX_INIT", words, *more]
     return [f"TRAINER.{trainer.upper()}.{x}" if i % 2 == 0 else x for i, x in enumerate(pairs)]
 
 
@@ -122,7 +125,7 @@ def test_public_checkpoints_hold_the_frozen_weights_too(trainer: str, data: Path
         train(data, tmp_path / "deeper", trainer, **flags)
 
 
-@pytest.mark.parametrize("trainer", ["PromptSRC", "TCP"])
+@pytest.mark.parametrize("trainer", ["PromptSRC", "TCP", "PLOT"])
 def test_resumed_prompts_are_those_of_one_go(trainer: str, data: Path, tmp_path: Path):
     """PromptSRC carries the weighted sum of all epochs' prompts with it."""
     folder, _ = PUBLIC_NAMES[trainer]
@@ -158,7 +161,7 @@ def test_half_precision_follows_float32(
         assert (found["half"][name] - value).abs().max() < tolerance * value.abs().max(), name
 
 
-@pytest.mark.parametrize("trainer", ["ProGrad", "TCP", "MaPLe"])
+@pytest.mark.parametrize("trainer", ["ProGrad", "TCP", "PLOT", "MaPLe"])
 def test_prompts_that_go_through_in_chunks(trainer: str, data: Path, tmp_path: Path):
     """ProGrad goes back through the tower twice, deep prompts enter each chunk."""
     learned = []
@@ -362,6 +365,9 @@ def test_gaussian_weights():
         ("VPT", {"N_CTX_VISION": 10**9}, "N_CTX_VISION is 1000000000; expected 1 to 1000"),
         ("PROMPTSRC", {"GPA_STD": 0.0}, "GPA_STD is 0.0; expected more than 0"),
         ("PROMPTSRC", {"PREC": "fp8"}, "PREC is 'fp8'"),
+        ("PLOT", {"N": 0}, "TRAINER.PLOT.N is 0; expected 1 or more"),
+        ("PLOT", {"EPS": 0.01}, "TRAINER.PLOT.EPS is 0.01; expected 0.03 or more"),
+        ("PLOT", {"CTX_INIT": "a photo"}, "4 prompts that start alike stay alike"),
         ("TCP", {"DEPTH": 0}, "TRAINER.TCP.DEPTH is 0; expected 1 or more"),
         ("TCP", {"HIDDEN": -3}, "TRAINER.TCP.HIDDEN is -3; expected 1 or more"),
     ],
