@@ -1,4 +1,4 @@
-"""Lists, fetches and checks datasets: `python -m datasets {list,status,download,verify}`."""
+"""Lists, fetches, converts and checks datasets: `python -m datasets COMMAND ...`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 
 from dassl.utils.cli import run_cli
 from datasets.manage.catalog import entries
-from datasets.manage.commands import download, show_list, show_status, verify, verify_own
+from datasets.manage.commands import (
+    convert_parquet,
+    download,
+    show_list,
+    show_status,
+    verify,
+    verify_own,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,6 +44,19 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--keep-archives", action="store_true", help="do not delete them afterwards")
     sub.add_argument(
         "--unchecked", action="store_true", help="take files whose checksum is not the known one"
+    )
+
+    sub = command(
+        "convert",
+        convert_parquet,
+        "write the images of a hub's parquet files into a dataset's folder",
+    )
+    common(sub, True)
+    sub.add_argument(
+        "--from", dest="parquet", type=_path, required=True, help="parquet file, or folder of some"
+    )
+    sub.add_argument(
+        "--contents", type=_path, help="lines of sha256sum of the images: match by bytes, not names"
     )
 
     sub = command(

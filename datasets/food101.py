@@ -12,6 +12,7 @@ class Food101(BenchmarkDataset):
 
     dataset_dir = "food-101"
     image_dir = "images"
+    other_places = (("food101", "images"),)  # as the hub's archive is called
     split_file = "split_zhou_Food101.json"
     split_blob = "39557040ee6501bd32aa8b5dfd75f7941a32f0a7"
     template = "a photo of {}, a type of food."

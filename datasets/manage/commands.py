@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dassl.utils import UserError
+from dassl.utils import ConfigError, UserError
 from dassl.utils.text import visible
 from datasets.manage.catalog import Entry, Source
+from datasets.manage.convert import convert
 from datasets.manage.fetch import Options, fetch, ways
 from datasets.manage.overview import list_table, place_of, status_table
-from datasets.manage.sources import folder_of, sources_to_try
+from datasets.manage.sources import sources_to_try
 from datasets.manage.verify import Absent, Fault, Finding, read, verify_steps
 from datasets.manage.verify_own import verify_own_steps
 
@@ -54,8 +55,8 @@ def _download(entry: Entry, args: argparse.Namespace) -> int:
         dataset = read(entry, root)
         print(f"{entry.name}: ready in {dataset.dataset_dir}")
         return OK
-    folder, options = folder_of(entry, root), Options(args.unchecked, args.keep_archives)
-    sources = sources_to_try(entry, args.source, args.mirror, folder)
+    options = Options(args.unchecked, args.keep_archives)
+    sources = sources_to_try(entry, args.source, args.mirror, root)
     problems: list[str] = []
     for source in sources:
         if problems:
@@ -78,6 +79,16 @@ def _problems(entry: Entry, source: Source, root: Path, options: Options) -> lis
         return fetch(entry, source, root, options)
     except UserError as error:
         return str(error).splitlines()
+
+
+def convert_parquet(args: argparse.Namespace, chosen: list[Entry]) -> int:
+    """Writes the images of parquet files into the folders that a dataset is read from."""
+    if len(chosen) > 1:
+        raise ConfigError("convert takes one dataset by its name, not all")
+    (entry,) = chosen
+    convert(entry, args.parquet, args.root, args.contents)
+    print(f"{entry.name}: done. To check it: {entry.command('verify', args.root)}")
+    return OK
 
 
 # --- verify ---------------------------------------------------------------------------------------

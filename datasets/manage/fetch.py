@@ -22,7 +22,7 @@ from datasets.manage.sources import file_there, folder_of, plain_name
 
 logger = get_logger(__name__)
 
-_UNPACKING = ".unpacking-"  # temporary folders; those of a killed run are removed by the next
+UNPACKING = ".unpacking-"  # temporary folders; those of a killed run are removed by the next
 
 
 @dataclass(frozen=True)
@@ -211,12 +211,12 @@ def _require_right(path: Path, checks: dict[str, Any], remedy: str) -> None:
 def _unpack(file: Remote, archive: Path, folder: Path) -> None:
     """Unpacks beside and renames: a reader sees a folder complete or not at all."""
     logger.info(f"  unpacking {archive.name}")
-    unpacked = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=folder))
+    unpacked = Path(tempfile.mkdtemp(prefix=UNPACKING, dir=folder))
     try:
         extract(archive, unpacked)
         if file.inner:
             inner = _require(unpacked / file.inner, unpacked, archive)
-            unpacked_inner = unpacked / f"{_UNPACKING}inner"
+            unpacked_inner = unpacked / f"{UNPACKING}inner"
             extract(inner, unpacked_inner)
             start = unpacked_inner
         else:
@@ -274,5 +274,5 @@ def _require(path: Path, start: Path, archive: Path) -> Path:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for left in folder.glob(f"{_UNPACKING}*"):
+    for left in folder.glob(f"{UNPACKING}*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -13,11 +13,23 @@ from datasets.manage.catalog import Entry, Remote, Source
 
 
 def folder_of(entry: Entry, root: Path) -> Path:
-    """Returns where a dataset is put."""
-    return root / DATASET_REGISTRY.get(entry.name).dataset_dir
+    """Returns where a dataset is, in whatever known layout, or where it is put."""
+    folder = root / DATASET_REGISTRY.get(entry.name).dataset_dir
+    return (
+        DATASET_REGISTRY.get(entry.name).locate(root)[0]
+        if _images_elsewhere(entry, root)
+        else folder
+    )
 
 
-def sources_to_try(entry: Entry, name: str, mirror: str, folder: Path) -> list[Source]:
+def _images_elsewhere(entry: Entry, root: Path) -> bool:
+    """Whether the images lie as torchvision, say, puts them, and not as upstream has them."""
+    cls = DATASET_REGISTRY.get(entry.name)
+    upstream = root.expanduser().absolute() / cls.dataset_dir / cls.image_dir
+    return cls.locate(root)[1] != upstream
+
+
+def sources_to_try(entry: Entry, name: str, mirror: str, root: Path) -> list[Source]:
     """Returns the sources of a dataset in the order in which to try them.
 
     Those whose archives somebody put into the folder come first, then the catalog's order: the
@@ -28,7 +40,8 @@ def sources_to_try(entry: Entry, name: str, mirror: str, folder: Path) -> list[S
         name: of the one source to try; empty: all.
         mirror: address or folder that has the files under their names, or in folders called as
             the datasets' are; then it alone is asked, for gone sources as well. Empty: none.
-        folder: the dataset's own.
+        root: folder that holds all datasets. Where the images lie in another layout, such as
+            torchvision's, lists and splits alone are fetched.
 
     Raises:
         UnknownNameError: there is no source called `name`.
@@ -38,6 +51,10 @@ def sources_to_try(entry: Entry, name: str, mirror: str, folder: Path) -> list[S
         sources = [entry.source(name)]
     else:
         sources = [source for source in entry.sources if mirror or not source.gone]
+    folder = folder_of(entry, root)
+    if _images_elsewhere(entry, root):
+        lists = [tuple(file for file in source.files if not file.places) for source in sources]
+        sources = [dataclasses.replace(s, files=files) for s, files in zip(sources, lists)]
     sources.sort(key=lambda source: not _came_by_hand(source, folder))
     return [_at(mirror, source, folder) for source in sources] if mirror else sources
 

@@ -222,6 +222,7 @@ PLACES = {  # name → where upstream's folders and files go instead
     "OxfordPets": {"oxford_pets": "oxford-iiit-pet"},
     "StanfordCars": {"stanford_cars": "stanford_cars/stanford_cars"},
     "OxfordFlowers": {"oxford_flowers": "flowers-102"},
+    "Food101": {"food-101": "food101"},
     "FGVCAircraft": {"fgvc_aircraft": "fgvc-aircraft-2013b/data"},
     "SUN397": {
         "sun397/SUN397": "SUN397",

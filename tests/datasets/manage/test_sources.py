@@ -215,6 +215,30 @@ def test_what_is_no_mirror(hub, tmp_path, mirror, capsys):
     assert "--mirror is" in printed and "hunter2" not in printed and hub.asked == []
 
 
+# --- images in another layout ---------------------------------------------------------------------
+
+
+def test_lists_alone_are_fetched_where_torchvision_put_the_images(hub, tmp_path, monkeypatch):
+    """SUN397's split comes to where its class looks for it, and no archive comes."""
+    (tmp_path / "SUN397" / "a").mkdir(parents=True)
+    hub.files["sun397.zip"] = zipped({"split_zhou_SUN397.json": "{}"})
+    files = (
+        Remote("mirror-sun397.zip", ("http://127.0.0.1:1/x",), (("**", ""),), ("SUN397",)),
+        Remote("split_zhou_SUN397.json", (f"{hub.url}/repo/sun397.zip#split_zhou_SUN397.json",)),
+    )
+    entry = dataclasses.replace(catalog()["SUN397"], sources=(Source("mirror", files),))
+    monkeypatch.setattr(cli, "entries", lambda name: [entry])
+    assert run("download", "SUN397", "--root", tmp_path) == 0
+    assert (tmp_path / "SUN397" / "split_zhou_SUN397.json").read_text() == "{}"
+    assert not (tmp_path / "sun397").exists()
+
+
+def test_nothing_is_fetched_where_torchvision_put_all(hub, tmp_path):
+    (tmp_path / "dtd" / "dtd" / "images").mkdir(parents=True)
+    assert download(tmp_path) == 0 and hub.asked == []
+    assert placed(tmp_path) == ["dtd"]
+
+
 # --- the official split ---------------------------------------------------------------------------
 
 
