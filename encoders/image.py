@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dassl.utils.errors import ConfigError
+from encoders.kernels import second_order
 from encoders.kernels.folding import Folded, fold_norm
 from encoders.kernels.frozen_linear import FrozenLinear, FrozenMLP, norm
 from encoders.kernels.pooled_attention import PooledAttention
@@ -108,7 +109,9 @@ class ImageEncoder:
         dtype = self.products or self.visual.conv1.weight.dtype
         tower = self.folded.get(weights, dtype, self._fold)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
-        with without_autocast(image), sdpa_kernel(KERNELS):
+        # The fused kernels' gradients have no gradient.
+        kernels = [SDPBackend.MATH] if second_order.is_wanted() else KERNELS
+        with without_autocast(image), sdpa_kernel(kernels):
             return torch.cat([getattr(tower, what)(group, *prompts) for group in groups])
 
     def _fold(self, dtype: torch.dtype, backend: str) -> _VisionTransformer | _ResNet:

@@ -37,6 +37,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dassl.utils.errors import ConfigError
 from dassl.utils.memory import free_memory
+from encoders.kernels import second_order
 from encoders.kernels.folding import Folded, made_to_last
 from encoders.kernels.frozen_linear import FrozenBlock
 from encoders.kernels.tree_attention import attend
@@ -114,15 +115,19 @@ class TextEncoder(nn.Module):
         chunks = context.split(groups)
         recompute = grad and len(chunks) * len(rows) > 1
 
+        twice = second_order.is_wanted()
+
+        def compute(part: Tensor, some: PackedRows) -> Tensor:
+            with second_order.twice_differentiable(twice):  # also when it is computed again
+                return tower.run(part, some, tree, deeper)
+
         def run(part: Tensor, some: PackedRows) -> Tensor:
             if recompute:
                 # No random state to keep: nothing is drawn, and a graph cannot read it.
                 return checkpoint(
-                    *(tower.run, part, some, tree, deeper),
-                    use_reentrant=False,
-                    preserve_rng_state=False,
+                    compute, part, some, use_reentrant=False, preserve_rng_state=False
                 )
-            return tower.run(part, some, tree, deeper)
+            return compute(part, some)
 
         # The dtype is decided here and nowhere else: autocast would cast products a second time.
         with without_autocast(context):

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from encoders.kernels import second_order
 from encoders.kernels.folding import fold_norm
 from encoders.kernels.gemm import BACKENDS
 
@@ -52,8 +53,8 @@ class FrozenLinear:
             return _FrozenLinear.apply(x, self)
         return self.forward(x)
 
-    def forward(self, x: Tensor, silu: bool = False) -> Tensor:
-        return self._forward(x.to(self.dtype), self.bias, silu)
+    def forward(self, x: Tensor, silu: bool = False, bias: bool = True) -> Tensor:
+        return self._forward(x.to(self.dtype), self.bias if bias else None, silu)
 
     def backward(self, grad: Tensor) -> Tensor:
         """(..., out) → (..., in)"""
@@ -69,9 +70,22 @@ class _FrozenLinear(torch.autograd.Function):
         return layer.forward(x)
 
     @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        return _TransposedLinear.apply(grad, ctx.layer, ctx.dtype), None
+
+
+class _TransposedLinear(torch.autograd.Function):
+    """The gradient of a frozen layer, a product as well, and so is the gradient of that."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, layer: FrozenLinear, dtype: torch.dtype) -> Tensor:
+        ctx.layer, ctx.dtype = layer, grad.dtype
+        return layer.backward(grad.contiguous()).to(dtype)
+
+    @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        return ctx.layer.backward(grad.contiguous()).to(ctx.dtype), None
+        return ctx.layer.forward(grad.contiguous(), bias=False).to(ctx.dtype), None, None
 
 
 class FrozenMLP:
@@ -98,6 +112,8 @@ class FrozenMLP:
         """(..., D) → (..., D)"""
         rows = x.reshape(-1, x.shape[-1])  # (R, D)
         if torch.is_grad_enabled() and x.requires_grad:
+            if second_order.is_wanted():
+                return x + self.proj(F.silu(self.fc(norm(x, self.eps))))
             return _FrozenMLP.apply(rows, self).view(x.shape)
         out = [part + self._infer(part) for part in _groups(rows)]
         return _join(out).view(x.shape)

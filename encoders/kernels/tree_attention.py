@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from encoders.kernels import second_order
 from encoders.prompt_tree import PackedRows, Tiles
 
 # The kernels that take a mask, the first that can be used. Not cuDNN's: it makes a plan for each
@@ -41,6 +42,8 @@ def attend(
     Returns:
         (G, Q, D)
     """
+    if second_order.is_wanted():
+        return _two_part_attention(q, kv, frozen, rows, tiles, heads)[0]
     if kv.device.type == "cpu":
         return _TwoPartAttention.apply(q, kv, frozen, rows, tiles, heads)
     return fused_attention(q, kv, frozen, rows, tiles, heads)
@@ -144,6 +147,17 @@ class _OutOfTiles(torch.autograd.Function):
         return grad.new_zeros(ctx.shape).index_copy_(1, ctx.slots, grad), None
 
 
+def _two_part_attention(
+    q: Tensor | None, kv: Tensor, frozen: Tensor, rows: PackedRows, tiles: Tiles, heads: int
+) -> tuple[Tensor, ...]:
+    """Returns what `attend` returns, what it took out of rows, and the attention weights."""
+    queries, k, v, trunk_k, trunk_v = _gather(q, kv, frozen, rows, tiles, heads)
+    scores = _scores(queries, k, trunk_k, tiles.mask.shape)
+    p = torch.softmax(scores.add_(tiles.mask), dim=-1)  # (G * H, N, Tq, K + Tk)
+    out = _merge_heads(_weighted_sum(p, v, trunk_v)[None])
+    return out.index_select(1, tiles.slots), queries, k, v, trunk_k, trunk_v, p  # out: (G, Q, D)
+
+
 class _TwoPartAttention(torch.autograd.Function):
     """softmax([Q K_trunk^T, Q K_tile^T] + mask) [V_trunk, V_tile], and its gradient."""
 
@@ -157,13 +171,10 @@ class _TwoPartAttention(torch.autograd.Function):
         tiles: Tiles,
         heads: int,
     ) -> Tensor:
-        queries, k, v, trunk_k, trunk_v = _gather(q, kv, frozen, rows, tiles, heads)
-        scores = _scores(queries, k, trunk_k, tiles.mask.shape)
-        p = torch.softmax(scores.add_(tiles.mask), dim=-1)  # (G * H, N, Tq, K + Tk)
-        ctx.save_for_backward(queries, k, v, trunk_k, trunk_v, p)
+        out, *saved = _two_part_attention(q, kv, frozen, rows, tiles, heads)
+        ctx.save_for_backward(*saved)
         ctx.rows, ctx.tiles, ctx.joint, ctx.n_rows = rows, tiles, q is None, kv.shape[1]
-        out = _weighted_sum(p, v, trunk_v)
-        return _merge_heads(out[None]).index_select(1, tiles.slots)  # (G, Q, D)
+        return out
 
     @staticmethod
     @once_differentiable

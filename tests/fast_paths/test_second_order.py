@@ -1,0 +1,93 @@
+"""Gradients of gradients in both towers against CLIP's own blocks: float64 1e-12, float32 1e-4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from encoders.image import ImageEncoder
+from encoders.kernels import second_order
+from encoders.kernels.second_order import twice_differentiable
+from encoders.prompt_tree import PromptTree
+from encoders.text import TextEncoder
+from tests.fast_paths.test_deep_prompts import (
+    DTYPES,
+    GRADIENTS,
+    NAMES,
+    plain_image,
+    plain_text,
+    sequences,
+    vectors,
+)
+from tests.fast_paths.test_image_encoder import visual_in
+from tests.fast_paths.test_text_encoder import clip_in, weighted_sum
+from tests.golden_recipes import assert_close, image_size, images
+
+
+@pytest.fixture(autouse=True)
+def a_reference_with_second_gradients() -> Iterator[None]:
+    with sdpa_kernel(SDPBackend.MATH):  # CLIP's own blocks: the fused kernels have none
+        yield
+
+
+def second_gradients(features: Tensor, learned: list[Tensor]) -> tuple[Tensor, ...]:
+    """Of the squared length of the gradient: what a step through a gradient step needs."""
+    loss = weighted_sum(features).square()
+    gradients = torch.autograd.grad(loss, learned, create_graph=True)
+    return torch.autograd.grad(sum(g.square().sum() for g in gradients), learned)
+
+
+def assert_same_second_gradients(ours: Tensor, plain: Tensor, learned: list[Tensor]) -> None:
+    for own, expected in zip(second_gradients(ours, learned), second_gradients(plain, learned)):
+        assert_close(own, expected, GRADIENTS[own.dtype])
+
+
+@DTYPES
+@pytest.mark.parametrize("chunk", [0, 1, 12])
+@pytest.mark.parametrize("position", ["end", "middle"])
+def test_text(dtype, position, chunk):
+    """Two groups of context vectors; chunks that are recomputed twice."""
+    clip_model = clip_in(dtype)
+    prompts = list(sequences(position, 3, NAMES, False))
+    context, deep = vectors(1, 2, 3, 64, dtype=dtype), vectors(2, 1, 3, 64, dtype=dtype)
+    with twice_differentiable():
+        features = TextEncoder(clip_model, chunk)(context, PromptTree(prompts), deep)
+    expected = torch.stack([plain_text(clip_model, c, prompts, deep) for c in context])
+    assert_same_second_gradients(features, expected, [context, deep])
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["vit_a", "vit_b"])
+def test_images(dtype, name):
+    visual, image = visual_in(name, dtype), images(7, image_size(name), 1).to(dtype)
+    width = visual.class_embedding.shape[0]
+    prompts, deep = vectors(3, 3, width, dtype=dtype), vectors(4, 1, 3, width, dtype=dtype)
+    with twice_differentiable():
+        features = ImageEncoder(visual)(image, prompts, deep)
+    assert_same_second_gradients(
+        features, plain_image(visual, image, prompts, deep), [prompts, deep]
+    )
+
+
+def test_outside_they_are_refused():
+    """Rather than taken for zero."""
+    visual, image = visual_in("vit_a", torch.float32), images(1, image_size("vit_a"), 1)
+    prompts = vectors(3, 2, visual.class_embedding.shape[0], dtype=torch.float32)
+    with pytest.raises(RuntimeError, match=r"once_differentiable|not implemented"):
+        second_gradients(ImageEncoder(visual)(image, prompts), [prompts])
+
+
+def test_it_ends_with_its_block():
+    assert not second_order.is_wanted()
+    with twice_differentiable():
+        assert second_order.is_wanted()
+        with twice_differentiable(False):
+            assert not second_order.is_wanted()
+        assert second_order.is_wanted()
+    with pytest.raises(KeyError), twice_differentiable():
+        raise KeyError
+    assert not second_order.is_wanted()
