@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from encoders.openai import CLIP
@@ -16,6 +17,8 @@ from encoders.text import TextEncoder
 from encoders.tokens import tokenize
 from encoders.tower import normalize
 from trainers.custom_clip import BasePromptLearner, CustomCLIP
+from trainers.deep_prompts import VLCustomCLIP
+from trainers.imagenet_templates import IMAGENET_TEMPLATES
 from trainers.prompt_trainer import PromptTrainer
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
@@ -76,6 +79,36 @@ class GuidedCLIP(CustomCLIP):
     def guidance(self, text_features: Tensor) -> Tensor:
         """Class features w (C, E) of length 1 → L_kg, (): the mean of 1 - cos(w_i, w_i^clip)."""
         return 1 - (text_features * self.hand_written).sum(dim=-1).mean()
+
+
+class VLGuidedCLIP(VLCustomCLIP):
+    """CLIP with learned prompts in both towers, which knows its features without them.
+
+    Those of classes are means over many templates (PromptSRC, arXiv 2307.06948, section 3.2.3).
+    """
+
+    def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
+        super().__init__(cfg, classnames, clip_model)
+        features = class_features(clip_model, classnames, IMAGENET_TEMPLATES)  # (C, E)
+        self.register_buffer("frozen_text_features", features, persistent=False)
+
+    def frozen_features(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → the frozen model's features (B, E), of length 1."""
+        return normalize(self.frozen_image_encoder(image))
+
+    def distance(
+        self, text: Tensor, image: Tensor, frozen: Tensor, weights: tuple[float, float]
+    ) -> Tensor:
+        """Mean absolute differences from the frozen model's features, weighted and added.
+
+        Args:
+            text: class features (C, E).
+            image: image features (B, E), and `frozen` those without prompts.
+            weights: of the class features' difference and of the image features'.
+        """
+        text_weight, image_weight = weights
+        distance = text_weight * F.l1_loss(text, self.frozen_text_features)
+        return distance + image_weight * F.l1_loss(image, frozen)
 
 
 class GuidedTrainer(PromptTrainer):

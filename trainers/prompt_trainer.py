@@ -195,12 +195,14 @@ class PromptTrainer(CLIPTrainer):
         inputs, label = self.parse_batch_train(batch)
 
         def passes() -> tuple[Tensor, Tensor]:
-            self.optim.zero_grad()
+            for optim in self._optims.values():
+                optim.zero_grad()
             return self._step_passes(forward)(inputs, label)
 
         loss, logits = self._fitting(passes)
         self.check_loss(loss)
-        self.scaler.step(self.optim)  # amp: reads one number, as it may have to skip the step
+        for optim in self._optims.values():
+            self.scaler.step(optim)  # amp: reads one number, as it may have to skip the step
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()

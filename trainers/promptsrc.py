@@ -24,12 +24,10 @@ from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
 from encoders.openai import CLIP
-from encoders.tower import normalize
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import cosine_logits
-from trainers.deep_prompts import VLCustomCLIP, VLTrainer
-from trainers.hand_written import class_features
-from trainers.imagenet_templates import IMAGENET_TEMPLATES
+from trainers.deep_prompts import VLTrainer
+from trainers.hand_written import VLGuidedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -46,7 +44,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.PROMPTSRC.GPA_STD = 1.0
 
 
-class CustomCLIP(VLCustomCLIP):
+class CustomCLIP(VLGuidedCLIP):
     """CLIP with learned prompts in both towers, which knows what it says without them."""
 
     config_node = "PROMPTSRC"
@@ -55,15 +53,11 @@ class CustomCLIP(VLCustomCLIP):
         super().__init__(cfg, classnames, clip_model)
         settings = cfg.TRAINER.PROMPTSRC
         self.text_weight, self.image_weight = settings.TEXT_LOSS_WEIGHT, settings.IMAGE_LOSS_WEIGHT
-        features = class_features(clip_model, classnames, IMAGENET_TEMPLATES)  # g, (C, E)
-        self.register_buffer("frozen_text_features", features, persistent=False)
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         if label is None:
             return super().forward(image)
-        return self.loss(
-            self.encode_image(image), label, normalize(self.frozen_image_encoder(image))
-        )
+        return self.loss(self.encode_image(image), label, self.frozen_features(image))
 
     def loss(
         self, image_features: Tensor, label: Tensor, frozen_features: Tensor
@@ -72,12 +66,11 @@ class CustomCLIP(VLCustomCLIP):
         text_features = self.text_features()  # (C, E)
         logits = cosine_logits(self.logit_scale, image_features, text_features)  # (B, C)
         frozen = cosine_logits(self.logit_scale, frozen_features, self.frozen_text_features)
-        text = F.l1_loss(text_features, self.frozen_text_features)
-        image = F.l1_loss(image_features, frozen_features)
+        weights = self.text_weight, self.image_weight
+        distance = self.distance(text_features, image_features, frozen_features, weights)
         log_q_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(frozen, dim=1)
         agreement = (log_q.exp() * (log_q - log_q_p)).mean()
-        loss = F.cross_entropy(logits, label)
-        return loss + self.text_weight * text + self.image_weight * image + agreement, logits
+        return F.cross_entropy(logits, label) + distance + agreement, logits
 
 
 @TRAINER_REGISTRY.register()

@@ -213,12 +213,13 @@ def not_determining(cfg: CfgNode) -> tuple[str, ...]:
 
 
 def note_methods(cfg: CfgNode) -> None:
-    """Remembers the settings of all methods, TRAINER.*, as they are now: their defaults.
+    """Remembers the settings of all methods, TRAINER.* and OPTIM_*, as they are: their defaults.
 
     Of a run's identity, settings of other methods are a part only where they differ from these: a
     method's file that comes or goes makes no other run a new one.
     """
     nodes = {name: node for name, node in cfg.TRAINER.items() if isinstance(node, CfgNode)}
+    nodes |= {name: node for name, node in cfg.items() if name.startswith("OPTIM_")}
     cfg.__dict__["_methods"] = {name: copy.deepcopy(dict(node)) for name, node in nodes.items()}
 
 

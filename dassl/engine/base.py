@@ -42,6 +42,7 @@ class TrainerBase:
     batch_idx = 0
     num_batches = 0
     precision = "fp32"
+    only_for_training: tuple[str, ...] = ()  # models that an evaluation does without
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -175,7 +176,7 @@ class TrainerBase:
         return start_epoch
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Loads every registered model from `<directory>/<name>/`.
+        """Loads every registered model from `<directory>/<name>/`, as evaluation needs it.
 
         Args:
             directory: output folder of a training run; empty: nothing is loaded.
@@ -191,7 +192,7 @@ class TrainerBase:
                 "(ignore this if it's done on purpose)"
             )
             return
-        for name in self.get_model_names():
+        for name in [n for n in self.get_model_names() if n not in self.only_for_training]:
             path = checkpoint_path(Path(directory).expanduser() / name, epoch)
             checkpoint = load_checkpoint(str(path))
             check_form(checkpoint, path)

@@ -83,12 +83,15 @@ def _mentions(trainer: type, key: str) -> bool:
     return file.is_file() and key in file.read_text(encoding="utf-8")
 
 
+def _optimizers(cfg: CfgNode) -> list[str]:
+    """Returns OPTIM, and the nodes OPTIM_... of methods that have a second network."""
+    return [name for name in cfg if name == "OPTIM" or name.startswith("OPTIM_")]
+
+
 def _wrong_choices(cfg: CfgNode) -> list[str]:
     choices = [
         ("TRAINER.NAME", cfg.TRAINER.NAME, sorted(TRAINER_REGISTRY.registered_names())),
         ("DATASET.NAME", cfg.DATASET.NAME, sorted(DATASET_REGISTRY.registered_names())),
-        ("OPTIM.NAME", cfg.OPTIM.NAME, AVAI_OPTIMS),
-        ("OPTIM.LR_SCHEDULER", cfg.OPTIM.LR_SCHEDULER, AVAI_SCHEDS),
         ("INPUT.INTERPOLATION", cfg.INPUT.INTERPOLATION, INTERPOLATION_MODES),
         ("DATALOADER.TRAIN_X.SAMPLER", cfg.DATALOADER.TRAIN_X.SAMPLER, AVAI_SAMPLERS),
         ("DATALOADER.TRAIN_U.SAMPLER", cfg.DATALOADER.TRAIN_U.SAMPLER, AVAI_SAMPLERS),
@@ -99,8 +102,12 @@ def _wrong_choices(cfg: CfgNode) -> list[str]:
         ("TRAIN.COUNT_ITER", cfg.TRAIN.COUNT_ITER, ("train_x", "train_u", "smaller_one")),
         *(("INPUT.TRANSFORMS", name, AVAI_CHOICES) for name in cfg.INPUT.TRANSFORMS),
     ]
-    if cfg.OPTIM.WARMUP_EPOCH > 0:
-        choices.append(("OPTIM.WARMUP_TYPE", cfg.OPTIM.WARMUP_TYPE, AVAI_WARMUPS))
+    for name in _optimizers(cfg):
+        node = cfg[name]
+        choices += [(f"{name}.NAME", node.NAME, AVAI_OPTIMS)]
+        choices += [(f"{name}.LR_SCHEDULER", node.LR_SCHEDULER, AVAI_SCHEDS)]
+        if node.WARMUP_EPOCH > 0:
+            choices.append((f"{name}.WARMUP_TYPE", node.WARMUP_TYPE, AVAI_WARMUPS))
     return [
         not_one_of(key, given, allowed) for key, given, allowed in choices if given not in allowed
     ]
@@ -109,7 +116,8 @@ def _wrong_choices(cfg: CfgNode) -> list[str]:
 def _wrong_numbers(cfg: CfgNode) -> list[str]:
     problems = []
     for keys, (low, high) in _BOUNDS.items():
-        for key in keys.split():
+        names = [name for key in keys.split() for name in _same_in_all(key, cfg)]
+        for key in names:
             given = reduce(getitem, key.split("."), cfg)
             if given < low:
                 expected = f"{low} or more" if high == inf else f"{low} to {high}"
@@ -117,6 +125,12 @@ def _wrong_numbers(cfg: CfgNode) -> list[str]:
             elif given > high:
                 problems.append(f"{key} is {given}; expected {low} to {high}.")
     return problems + _wrong_pictures(cfg.INPUT)
+
+
+def _same_in_all(key: str, cfg: CfgNode) -> list[str]:
+    """Returns a key of OPTIM in all optimizers' nodes; any other alone."""
+    node, _, leaf = key.partition(".")
+    return [f"{name}.{leaf}" for name in _optimizers(cfg)] if node == "OPTIM" else [key]
 
 
 def _wrong_pictures(node: CfgNode) -> list[str]:

@@ -154,16 +154,17 @@ def own_settings(
         methods = noted_methods(cfg) if isinstance(cfg, CfgNode) else {}
     trainers = tree.get("TRAINER", {})
     for name, defaults in methods.items():
-        if name == trainers.get("NAME", "").upper() or not isinstance(trainers.get(name), dict):
+        place = tree if name.startswith("OPTIM_") else trainers
+        if name == trainers.get("NAME", "").upper() or not isinstance(place.get(name), dict):
             continue
         defaults = json.loads(json.dumps(defaults))
-        trainers[name] = {
+        place[name] = {
             key: value
-            for key, value in trainers[name].items()
+            for key, value in place[name].items()
             if key not in defaults or value != defaults[key]
         }
-        if not trainers[name]:
-            del trainers[name]
+        if not place[name]:
+            del place[name]
     return tree
 
 

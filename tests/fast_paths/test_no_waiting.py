@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dassl.engine import step_reports
-from encoders import text
 from encoders.kernels import tree_attention
 from tests.fast_paths.test_captured_step import METHODS, TOLERANCE, build, make_batches
 from trainers import prompt_trainer
@@ -22,6 +21,7 @@ from trainers.ivlp import IVLP
 from trainers.kgcoop import KgCoOp
 from trainers.maple import MaPLe
 from trainers.prograd import ProGrad
+from trainers.prometar import ProMetaR
 from trainers.promptsrc import PromptSRC
 from trainers.tcp import TCP
 from trainers.vpt import VPT
@@ -61,6 +61,7 @@ STEPS = [
     (IVLP, {f"TRAINER.IVLP.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
     (MaPLe, {"TRAINER.MAPLE.PROMPT_DEPTH": 2}),
     (PromptSRC, {f"TRAINER.PROMPTSRC.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
+    (ProMetaR, {f"TRAINER.PROMETAR.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
 ]
 
 
@@ -69,15 +70,16 @@ STEPS = [
 def test_a_step_reads_nothing_back(monkeypatch, trainer_class, options, precision):
     """As on a GPU, where reading waits; on a CPU it costs nothing and the loss is looked at.
 
-    With amp, the scaler reads one number: whether the step has to be skipped.
+    With amp, the scaler reads a number for each optimizer: whether its step has to be skipped.
     """
-    monkeypatch.setattr(text, "attend", tree_attention.fused_attention)  # the GPU's
+    on_a_gpu = staticmethod(tree_attention.fused_attention)
+    monkeypatch.setattr(tree_attention._TwoPartAttention, "apply", on_a_gpu)
     monkeypatch.setattr(prompt_trainer, "resolve_precision", lambda prec, device, key: prec)
     batches, key = make_batches(*[3] * 4), f"TRAINER.{trainer_class.config_node}.PREC"
     trainer = build(trainer_class, batches, **{key: precision, **options})
     trainer.num_batches = len(batches)
     trainer.forward_backward(batches[0])  # makes what is made once
-    by_scaler = ["_local_scalar_dense"] * (precision == "amp")
+    by_scaler = ["_local_scalar_dense"] * (len(trainer._optims) if precision == "amp" else 0)
     with HostReads() as on_cpu:
         trainer.forward_backward(batches[1])
     assert on_cpu.seen == ["_local_scalar_dense", *by_scaler], "the look at the loss is seen"

@@ -33,6 +33,7 @@ SMALL = {  # depths that the embedded CLIP has
     "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
     "MaPLe": ("PROMPT_DEPTH", "2"),
     "PromptSRC": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2", "GPA_MEAN", "2.0"),
+    "ProMetaR": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
 }
 DEEP_BLOCKS = "transformer.resblocks.{}.VPT_shallow"
 CONTEXT = ("ctx", "token_prefix", "token_suffix")
@@ -69,7 +70,7 @@ PUBLIC_NAMES = {  # folder, and what the state dict holds
         ),
     ),
 }
-PUBLIC_NAMES["PromptSRC"] = PUBLIC_NAMES["IVLP"]
+PUBLIC_NAMES["PromptSRC"] = PUBLIC_NAMES["ProMetaR"] = PUBLIC_NAMES["IVLP"]
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +162,10 @@ def test_half_precision_follows_float32(
         assert (found["half"][name] - value).abs().max() < tolerance * value.abs().max(), name
 
 
-@pytest.mark.parametrize("trainer", ["ProGrad", "TCP", "PLOT", "MaPLe"])
+@pytest.mark.parametrize("trainer", ["ProGrad", "TCP", "PLOT", "MaPLe", "ProMetaR"])
 def test_prompts_that_go_through_in_chunks(trainer: str, data: Path, tmp_path: Path):
-    """ProGrad goes back through the tower twice, deep prompts enter each chunk."""
+    """ProGrad goes back through the tower twice, deep prompts enter each chunk, and ProMetaR asks
+    for gradients of gradients."""
     learned = []
     for chunk in ("0", "12"):
         out = tmp_path / chunk
