@@ -15,10 +15,15 @@ FILES = (
     "coop_table2_prompt_baselines.csv",
     "coop_fig3_few_shot.csv",
     "later_methods_base_to_new.csv",
+    "prometar_base_to_new.csv",
     "peers_base_to_new.csv",
 )
 # Columns "table" that are read as one; the first that has a number gives it.
-TOGETHER = {"family": ("cocoop_table1", "later_methods_base_to_new", "peers_base_to_new")}
+TOGETHER = {
+    "family": (
+        *("cocoop_table1", "later_methods_base_to_new", "prometar_table", "peers_base_to_new"),
+    )
+}
 # One method, several names.
 SAME_METHOD = {
     "CLIP": ("Zero-shot CLIP", "Zero-shot CLIP (hand-crafted prompt)", "Prompt engineering"),
