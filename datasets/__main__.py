@@ -53,7 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common(sub, True)
     sub.add_argument(
-        "--from", dest="parquet", type=_path, required=True, help="parquet file, or folder of some"
+        "--from",
+        dest="parquet",
+        type=_path,
+        required=True,
+        help="parquet file, folder of some, or hub:NAME such as hub:timm/eurosat-rgb",
     )
     sub.add_argument(
         "--contents", type=_path, help="lines of sha256sum of the images: match by bytes, not names"

@@ -16,8 +16,9 @@ from dassl.utils.locks import file_lock
 from dassl.utils.logger import get_logger
 from datasets.manage.catalog import Entry
 from datasets.manage.fetch import UNPACKING
+from datasets.manage.hub_parquet import fetch_parquet, hub_name
 from datasets.manage.sources import folder_of
-from datasets.readers.parquet import ParquetImages
+from datasets.readers.parquet import ParquetImages, require_pyarrow
 from datasets.readers.row_match import match_by_name, read_digests, require_same_labels
 from datasets.readers.split_files import read_split_file
 from datasets.resources import SPLITS
@@ -35,7 +36,8 @@ def convert(entry: Entry, source: Path, root: Path, contents: Path | None = None
 
     Args:
         entry: which dataset.
-        source: a parquet file, or a folder with some.
+        source: a parquet file, or a folder with some, or hub:<name> of a dataset there, whose
+            files are fetched, and deleted once the images are in place.
         root: folder that holds all datasets.
         contents: a file of `sha256sum`'s lines; images are matched by their bytes. None: by names.
 
@@ -49,16 +51,25 @@ def convert(entry: Entry, source: Path, root: Path, contents: Path | None = None
     if place.is_dir():
         logger.info(f"{entry.name}: {place} is there already, and kept as it is")
         return
+    waiting = f"  waiting for another process that downloads into {folder}"
+    fetched = None
+    if name := hub_name(source.as_posix()):
+        require_pyarrow()  # before gigabytes come
+        source = fetched = folder / f".parquet-{name.replace('/', '-')}"
+        with file_lock(folder / ".download.lock", waiting):
+            fetch_parquet(name, fetched)
     images = ParquetImages(source)
     logger.info(f"{entry.name}: {len(images.paths)} parquet files of {source}, to {folder}")
     found = _by_bytes(images, contents, official) if contents else _by_names(images, official)
-    with file_lock(folder / ".download.lock", f"  waiting for another process in {folder}"):
+    with file_lock(folder / ".download.lock", waiting):
         unpacked = Path(tempfile.mkdtemp(prefix=UNPACKING, dir=folder))
         try:
             _write(found, unpacked / "images", official)
             _place(unpacked / "images", folder / cls.image_dir)
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
+    if fetched:
+        shutil.rmtree(fetched, ignore_errors=True)
 
 
 def official_labels(entry: Entry, folder: Path) -> dict[str, int]:

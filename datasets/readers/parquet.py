@@ -42,7 +42,7 @@ class ParquetImages:
     """
 
     def __init__(self, source: Path) -> None:
-        self._arrow = _pyarrow()
+        self._arrow = require_pyarrow()
         self.paths = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
         if not self.paths:
             raise MissingFileError(
@@ -126,7 +126,8 @@ def _values(batch: Any, name: str) -> list:
     return (column.field(rest) if rest else column).to_pylist()
 
 
-def _pyarrow() -> Any:
+def require_pyarrow() -> Any:
+    """Returns the package; raises ConfigError where it is not installed, or not safe."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from dassl.utils import download, web
+from datasets.manage import hub_parquet
 from datasets.manage.convert import official_labels
 from datasets.manage.sources import folder_of
 from datasets.readers.parquet import ParquetImages
 from tests.datasets.build import build
 from tests.datasets.manage.helpers import run
+from tests.utils.hub import running
 
 CLASSES, PER_PART = ("AnnualCrop", "Forest", "Pasture"), {"train": 3, "val": 1, "test": 2}
 NAME, SPLIT = "EuroSAT", "split_zhou_EuroSAT.json"
@@ -219,6 +222,85 @@ def test_what_are_no_digests(pyarrow, root, tmp_path, capsys, text, message):
     assert convert(root, source, "--contents", tmp_path / "sums") == 2
     assert message in capsys.readouterr().err
     nothing_written(root)
+
+
+# --- from the hub ---------------------------------------------------------------------------------
+
+NAME_THERE = "timm/eurosat-rgb"
+LIST = f"api/datasets/{NAME_THERE}/parquet"
+
+
+@pytest.fixture
+def hub(pyarrow, root, tmp_path, monkeypatch):
+    """A hub that has EuroSAT in two parts."""
+    monkeypatch.setattr(download, "PAUSE", 0.001)
+    source = hub_files(tmp_path / "source", root)
+    with running() as hub:
+        monkeypatch.setattr(hub_parquet, "HUB", f"{hub.url}/repo")
+        monkeypatch.setattr(web, "TOKENS", {hub.url: "HF_TOKEN"})
+        parts = {}
+        for number, part in enumerate(("train", "test")):
+            name = f"{LIST}/default/{part}/0.parquet"
+            hub.files[name] = (source / f"train-{number:05d}.parquet").read_bytes()
+            parts[part] = [f"{hub.url}/repo/{name}"]
+        hub.files[LIST] = json.dumps({"default": parts}).encode()
+        yield hub
+
+
+def test_a_name_on_the_hub(hub, root, monkeypatch):
+    hub.token, hub.cut = "hf_secret", 2000
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert convert(root, f"hub:{NAME_THERE}") == 0
+    check_all(root)
+    assert not list((root / "eurosat").glob(".parquet*")) and hub.tokens_of("cdn") == {None}
+
+
+def test_what_came_is_kept_until_it_is_of_use(hub, root, tmp_path):
+    whole = hub.files.pop(f"{LIST}/default/test/0.parquet")
+    assert convert(root, f"hub:{NAME_THERE}") == 2
+    nothing_written(root)
+    hub.files[f"{LIST}/default/test/0.parquet"] = whole
+    hub.asked.clear()
+    assert convert(root, f"hub:{NAME_THERE}") == 0
+    check_all(root)
+    assert not any("/train/" in path for _, path, *_ in hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "gives no list"),
+        ({}, "gives no list"),
+        ({"default": {"train": 7}}, "gives no list"),
+        ({"a": {"train": []}, "b": {"train": []}}, "has several versions (a, b)"),
+        ({"default": {"train": ["file:///etc/passwd"]}}, "is not its own"),
+        ({"default": {"train": ["https://huggingface.co.example.org/x"]}}, "is not its own"),
+        ({"default": {"../../x": ["HUB/x"]}}, "is not its own"),
+        ({"default": {"train": []}}, "no folder with any"),
+    ],
+)
+def test_odd_lists(hub, root, capsys, content, message):
+    text = json.dumps(content).replace("HUB", f"{hub.url}/repo")
+    hub.files[LIST] = text.encode()
+    assert convert(root, f"hub:{NAME_THERE}") == 2
+    assert message in capsys.readouterr().err
+    nothing_written(root)
+
+
+def test_a_name_that_the_hub_does_not_know(hub, root, capsys):
+    assert convert(root, "hub:timm/eurosat") == 2
+    assert "HTTP Error 404" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["timm", "a/b/c", "../x", "a/../b", ""])
+def test_what_is_no_name_on_the_hub(hub, root, capsys, name):
+    assert convert(root, f"hub:{name}") == 2
+    assert "is like hub:timm/eurosat-rgb" in capsys.readouterr().err and hub.asked == []
+
+
+def test_nothing_is_fetched_where_the_images_are(hub, root):
+    (root / "eurosat" / "2750").mkdir()
+    assert convert(root, f"hub:{NAME_THERE}") == 0 and hub.asked == []
 
 
 # --- what is no such file -------------------------------------------------------------------------
