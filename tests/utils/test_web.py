@@ -244,3 +244,21 @@ def test_a_member_that_would_fill_the_disk(hub, tmp_path, monkeypatch):
     hub.files["a.zip"] = zipped(**{f"{i:0200}": b"" for i in range(4000)})
     with pytest.raises(DownloadError, match="table of contents"):
         download_member(f"{hub.url}/repo/a.zip#split", tmp_path / "split")
+
+
+def test_a_member_of_mutated_archives(hub, tmp_path):
+    """The right content, or one sentence; never another content."""
+    split = b'{"train": []}' * 20
+    whole, rng = zipped(a=CONTENT[:500], split=split), random.Random(3)
+    for _ in range(60):
+        mutated = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            mutated[rng.randrange(500, len(mutated))] = rng.randrange(256)
+        hub.files["a.zip"] = bytes(mutated)
+        try:
+            target = download_member(f"{hub.url}/repo/a.zip#split", tmp_path / "split")
+        except DownloadError as error:
+            assert "a.zip" in str(error)
+        else:
+            assert target.read_bytes() == split
+            target.unlink()
