@@ -20,6 +20,7 @@ from dassl.utils import ConfigError
 from dassl.utils.cli import run_cli
 from dassl.utils.text import csv_cell, visible
 from prompts.arguments import add_choice_of_weights
+from prompts.exports import add_export, add_import
 from prompts.pictures import find_pictures, require_pictures
 from prompts.predictor import Predictor
 from prompts.words import METRICS, Words, interpret
@@ -33,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_interpret(commands)
+    add_export(commands)
+    add_import(commands)
     return parser
 
 

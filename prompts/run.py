@@ -35,7 +35,7 @@ from dassl.utils.random_state import random_state_kept
 from trainers import is_foreign
 
 # Settings that say where a training began: nothing of it is needed once it has ended.
-_BEGINNINGS = ("RESUME", "", "MODEL.INIT_WEIGHTS", "")
+BEGINNINGS = ("RESUME", "", "MODEL.INIT_WEIGHTS", "")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_run(folder: PathLike, backbone_path: str = "", device: str = "") -> Run
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("the device is to be cuda, and torch finds no GPU: leave it out, or cpu")
-    opts = [*_BEGINNINGS, *(["USE_CUDA", str(device == "cuda")] if device else [])]
+    opts = [*BEGINNINGS, *(["USE_CUDA", str(device == "cuda")] if device else [])]
     args = Namespace(config_file=str(path / CONFIG), backbone_path=backbone_path, opts=opts)
     cfg = train.setup_cfg(args)
     return Run(path, cfg, _made_by(path, cfg))
@@ -160,17 +160,8 @@ def build(
     if template and "{}" not in template:
         raise ConfigError(f"the template {template!r} has no place {{}} for the class name")
     _check_class_specific(run, names)
-    with quietly(), random_state_kept():
-        prepare_device(run.cfg)
-        with quiet():  # what is worth a note was noted in training
-            trainer = _without_data(run.cfg, names, template or run.template)
-            if names != run.classnames:
-                _check_sizes(run, trainer)
-        if template and trainer.get_model_names():
-            raise ConfigError(
-                f"--template is {template!r}, but {run.cfg.TRAINER.NAME} has learned what it says "
-                "of a class: leave --template out"
-            )
+    trainer = build_untrained(run, names, template)
+    with quietly():
         if not trainer.get_model_names():
             problems = identity.other_weights(run.made_by, trainer.made_by() or {})
             if problems:
@@ -178,6 +169,22 @@ def build(
         else:
             _load(run, trainer, epoch)
         trainer.set_model_mode("eval")
+    return trainer
+
+
+def build_untrained(run: Run, names: list[str], template: str = "") -> TrainerBase:
+    """Returns the run's trainer as it is before training; see `build`."""
+    with quietly(), random_state_kept():
+        prepare_device(run.cfg)
+        with quiet():  # what is worth a note was noted in training
+            trainer = _without_data(run.cfg, names, template or run.template)
+            if names != run.classnames:
+                _check_sizes(run, trainer)
+    if template and trainer.get_model_names():
+        raise ConfigError(
+            f"--template is {template!r}, but {run.cfg.TRAINER.NAME} has learned what it says "
+            "of a class: leave --template out"
+        )
     return trainer
 
 
@@ -245,6 +252,8 @@ def _load(run: Run, trainer: TrainerBase, epoch: int | None) -> None:
             )
         epoch = max(common)
     trainer.load_model(str(run.folder), epoch)
+    if trainer.model_epoch is None:  # somebody else's way of loading
+        trainer.model_epoch = run.cfg.OPTIM.MAX_EPOCH if epoch is None else epoch
 
 
 @contextmanager

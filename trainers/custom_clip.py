@@ -296,9 +296,13 @@ class CustomCLIP(nn.Module):
 
     # --- images -----------------------------------------------------------------------------------
 
+    def visual_prompts(self) -> tuple[Tensor | None, Tensor | None]:
+        """Returns vectors behind the patches, (N, V), and those of deeper blocks, (J, N, V)."""
+        return None, None
+
     def encode_image(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) → image features (B, E) of length 1."""
-        return normalize(self.frozen_image_encoder(image))
+        return normalize(self.frozen_image_encoder(image, *self.visual_prompts()))
 
     def logits(self, image_features: Tensor) -> Tensor:
         """Image features (B, E) of length 1 → logits (B, C)."""

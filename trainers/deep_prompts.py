@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from dassl.utils import ConfigError
-from encoders.image import ImageEncoder, require_patches
+from encoders.image import require_patches
 from encoders.openai import CLIP
 from encoders.tower import normalize
 from trainers.custom_clip import CTX_STD, BasePromptLearner, CustomCLIP
@@ -61,9 +61,9 @@ class VisualPrompts(DeepPrompts):
         super().__init__(transformer, key, depth, n)
         self.VPT = random_vectors(n, transformer.width)
 
-    def encode(self, encoder: ImageEncoder, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → image features (B, E) of length 1."""
-        return normalize(encoder(image, self.VPT, self.deep()))
+    def vectors(self) -> tuple[Tensor, Tensor | None]:
+        """Returns (n, D), and `deep()`."""
+        return self.VPT, self.deep()
 
 
 def random_vectors(n: int, width: int) -> nn.Parameter:
@@ -108,10 +108,10 @@ class VLCustomCLIP(CustomCLIP):
         learner, deep = self.prompt_learner, self.prompts["text_encoder"].deep()
         return normalize(self.text_encoder(learner.context(), learner.tree, deep)[0])
 
-    def encode_image(self, image: Tensor) -> Tensor:
+    def visual_prompts(self) -> tuple[Tensor | None, Tensor | None]:
         if "image_encoder" not in self.prompts:
-            return super().encode_image(image)
-        return self.prompts["image_encoder"].encode(self.frozen_image_encoder, image)
+            return super().visual_prompts()
+        return self.prompts["image_encoder"].vectors()
 
 
 def visual_transformer(clip_model: CLIP) -> Any:

@@ -92,8 +92,8 @@ class CustomCLIP(custom_clip.CustomCLIP):
         deep = learner.deep_context()
         return normalize(self.text_encoder(learner.context(), learner.tree, deep)[0])
 
-    def encode_image(self, image: Tensor) -> Tensor:
-        return normalize(self.frozen_image_encoder(image, *self.prompt_learner.visual_prompts()))
+    def visual_prompts(self) -> tuple[Tensor, Tensor | None]:
+        return self.prompt_learner.visual_prompts()
 
 
 @TRAINER_REGISTRY.register()

@@ -17,7 +17,7 @@ from dassl.engine import TRAINER_REGISTRY
 from encoders.openai import CLIP
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip
-from trainers.custom_clip import context_words, cosine_logits
+from trainers.custom_clip import context_words
 from trainers.deep_prompts import VisualPrompts, VLTrainer, out_of_bounds, visual_transformer
 from trainers.hand_written import class_features, class_prompts
 
@@ -56,11 +56,11 @@ class CustomCLIP(custom_clip.CustomCLIP):
         features = class_features(clip_model, classnames, [template])  # (C, E)
         self.register_buffer("class_features", features, persistent=False)
 
-    def encode_image(self, image: Tensor) -> Tensor:
-        return self.prompt_learner["image_encoder"].encode(self.frozen_image_encoder, image)
+    def visual_prompts(self) -> tuple[Tensor, Tensor | None]:
+        return self.prompt_learner["image_encoder"].vectors()
 
-    def logits(self, image_features: Tensor) -> Tensor:
-        return cosine_logits(self.logit_scale, image_features, self.class_features)
+    def text_features(self) -> Tensor:
+        return self.class_features
 
 
 @TRAINER_REGISTRY.register()
