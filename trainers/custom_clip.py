@@ -203,6 +203,25 @@ class BasePromptLearner(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+class SeveralContexts(BasePromptLearner):
+    """Learns N contexts, each of which stands with every name: N prompts a class.
+
+    Parameters:
+        ctx: (N, M, D). Words, if there are any, begin all of them.
+    """
+
+    def __init__(self, n: int, settings: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
+        self.n_contexts = n
+        super().__init__(settings, classnames, clip_model)
+
+    def _initial_context(self, *args: Any) -> Tensor:
+        initial = super()._initial_context
+        return torch.stack([initial(*args) for _ in range(self.n_contexts)])
+
+    def context(self) -> Tensor:
+        return self.ctx
+
+
 def context_words(ctx_init: str) -> str:
     """Returns the words of CTX_INIT with single blanks between them; "_" counts as a blank.
 

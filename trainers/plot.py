@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
@@ -27,7 +27,7 @@ from encoders.openai import CLIP
 from encoders.tower import normalize, without_autocast
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip
-from trainers.custom_clip import CTX_STD
+from trainers.custom_clip import SeveralContexts
 from trainers.prompt_trainer import PromptTrainer
 
 LEAST_EPS = 0.03  # exp(-2 / eps) and its inverse are float32 numbers
@@ -44,25 +44,11 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.PLOT.THRESHOLD = 0.01  # a mean change below this ends it
 
 
-class PromptLearner(custom_clip.BasePromptLearner):
-    """N contexts, each in front of all names.
-
-    Parameters:
-        ctx: (N, V, D).
-    """
+class PromptLearner(SeveralContexts):
+    """N contexts; ctx is (N, V, D)."""
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
-        self.n_prompts = cfg.TRAINER.PLOT.N
-        super().__init__(cfg.TRAINER.PLOT, classnames, clip_model)
-
-    def _initial_context(self, ctx_init: str, clip_model: CLIP, class_specific: bool) -> Tensor:
-        ctx = super()._initial_context(ctx_init, clip_model, class_specific)  # (V, D)
-        if self.n_prompts == 1:
-            return ctx[None]
-        return nn.init.normal_(ctx.new_empty(self.n_prompts, *ctx.shape), std=CTX_STD)
-
-    def context(self) -> Tensor:
-        return self.ctx
+        super().__init__(cfg.TRAINER.PLOT.N, cfg.TRAINER.PLOT, classnames, clip_model)
 
 
 class CustomCLIP(custom_clip.CustomCLIP):

@@ -142,6 +142,7 @@ LATER = (
     Method("ProGrad", "ProGrad", "ProGrad/{backbone}_ep100"),
     Method("TCP", "TCP", "TCP/{backbone}_ep100_ctxv1"),
     Method("PLOT", "PLOT", "PLOT/{backbone}"),
+    Method("LASP", "LASP", "LASP/vit_b16_c4_ep25_batch32_cls_t2t_5_wcl_25_g1_b_lr32"),
     Method("VPT", "VPT", "VPT/vit_b16_c2_ep5_batch4_4"),
     Method("IVLP", "IVLP", "IVLP/vit_b16_c2_ep5_batch4_2+2ctx"),
     Method("MaPLe", "MaPLe", "MaPLe/vit_b16_c2_ep5_batch4_2ctx"),

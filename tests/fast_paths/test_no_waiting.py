@@ -19,6 +19,7 @@ from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
 from trainers.ivlp import IVLP
 from trainers.kgcoop import KgCoOp
+from trainers.lasp import LASP
 from trainers.maple import MaPLe
 from trainers.prograd import ProGrad
 from trainers.prometar import ProMetaR
@@ -57,6 +58,7 @@ STEPS = [
     (KgCoOp, {}),
     (ProGrad, {}),
     (TCP, {"TRAINER.TCP.DEPTH": 1, "MODEL.TEXT_CHUNK": 12}),
+    (LASP, {"TRAINER.LASP.GROUPS": 2}),
     (VPT, {"TRAINER.VPT.PROMPT_DEPTH_VISION": 2}),
     (IVLP, {f"TRAINER.IVLP.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
     (MaPLe, {"TRAINER.MAPLE.PROMPT_DEPTH": 2}),

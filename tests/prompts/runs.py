@@ -15,6 +15,7 @@ METHODS = {  # trainer → its settings on the embedded CLIP
     "KgCoOp": (),
     "ProGrad": (),
     "TCP": ("DEPTH", "1", "HIDDEN", "16"),
+    "LASP": ("GROUPS", "2"),
     "PLOT": ("N", "3", "N_CTX", "2"),
     "VPT": ("PROMPT_DEPTH_VISION", "3"),
     "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),

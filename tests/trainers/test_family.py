@@ -18,7 +18,7 @@ from encoders.tokens import tokenize
 from tests.fast_paths.test_deep_prompts import plain_image, plain_text
 from tests.golden_recipes import assert_close, golden_clip, images, make_cfg
 from tests.runs import make_eurosat, run
-from trainers import ivlp, kgcoop, maple, prograd, prompt_trainer, promptsrc, tcp, vpt
+from trainers import ivlp, kgcoop, lasp, maple, prograd, prompt_trainer, promptsrc, tcp, vpt
 from trainers.imagenet_templates import IMAGENET_TEMPLATES
 from trainers.prograd import aligned
 from trainers.promptsrc import gaussian_weights
@@ -29,6 +29,7 @@ SMALL = {  # depths that the embedded CLIP has
     "ProGrad": (),
     "TCP": ("DEPTH", "1", "HIDDEN", "16"),
     "PLOT": ("N_CTX", "2"),
+    "LASP": ("GROUPS", "2"),
     "VPT": ("PROMPT_DEPTH_VISION", "3"),
     "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
     "MaPLe": ("PROMPT_DEPTH", "2"),
@@ -41,6 +42,7 @@ PUBLIC_NAMES = {  # folder, and what the state dict holds
     "KgCoOp": ("prompt_learner", CONTEXT),
     "ProGrad": ("prompt_learner", CONTEXT),
     "PLOT": ("prompt_learner", CONTEXT),
+    "LASP": ("prompt_learner", (*CONTEXT, "bias")),
     "TCP": (
         "prompt_learner",
         (*CONTEXT, *(f"meta_net.linear{i}.{name}" for i in (1, 2) for name in ("weight", "bias"))),
@@ -126,7 +128,7 @@ def test_public_checkpoints_hold_the_frozen_weights_too(trainer: str, data: Path
         train(data, tmp_path / "deeper", trainer, **flags)
 
 
-@pytest.mark.parametrize("trainer", ["PromptSRC", "TCP", "PLOT"])
+@pytest.mark.parametrize("trainer", ["PromptSRC", "TCP", "PLOT", "LASP"])
 def test_resumed_prompts_are_those_of_one_go(trainer: str, data: Path, tmp_path: Path):
     """PromptSRC carries the weighted sum of all epochs' prompts with it."""
     folder, _ = PUBLIC_NAMES[trainer]
@@ -315,6 +317,38 @@ def test_tcp_s_class_aware_prompts():
     assert_same_training(model, loss, F.cross_entropy(logits, label) + 3 * guidance)
 
 
+@pytest.mark.parametrize(("groups", "correction"), [(1, False), (2, True), (3, True)])
+def test_lasp_s_text_to_text_loss(groups: int, correction: bool):
+    templates = ["art of {}.", "a photo of the {}.", "itap of a {}."]
+    settings = {"GROUPS": groups, "LASP_PROMPTS": templates, "LASP_LOSS_WEIGHT": 3.0}
+    model = model_of(lasp, "LASP", ENABLE_CORRECTION=correction, **settings)
+    image, label = image_batch()
+    clip_model, learner = golden_clip("vit_a"), model.prompt_learner
+    assert learner.ctx.shape == (groups, 4, 64)
+    with torch.no_grad():  # apart from each other
+        learner.ctx += 0.1 * torch.randn(learner.ctx.shape)
+        if correction:
+            learner.bias += 0.05 * torch.randn(learner.bias.shape)
+    prompts, scale = [learner.sequence(c) for c in range(len(NAMES))], clip_model.logit_scale.exp()
+    w = [unit(plain_text(clip_model, ctx, prompts, None)) for ctx in learner.ctx]
+    terms = []
+    for number, template in enumerate(templates):
+        texts = [template.format(name.replace("_", " ")) for name in NAMES]
+        hand_written = unit(clip_model.encode_text(tokenize(texts))).detach()
+        for i in range(len(NAMES)):
+            p = torch.stack([scale * h @ w[number % groups][i] for h in hand_written]).softmax(
+                dim=0
+            )
+            terms.append(-p[i].log())
+    f = unit(clip_model.visual(image))
+    seen = [unit(g + learner.bias) if correction else g for g in w]
+    logits = sum(scale * f @ g.t() for g in seen) / groups
+    expected = F.cross_entropy(logits, label) + 3 * sum(terms) / len(terms)
+    loss, own = model(image, label)
+    assert_close(own, logits, 2e-5, "logits")
+    assert_same_training(model, loss, expected)
+
+
 def test_prograd_s_losses():
     model = model_of(prograd, "PROGRAD", "art of {}.", T=1.5)
     image, label = image_batch()
@@ -367,6 +401,12 @@ def test_gaussian_weights():
         ("VPT", {"N_CTX_VISION": 10**9}, "N_CTX_VISION is 1000000000; expected 1 to 1000"),
         ("PROMPTSRC", {"GPA_STD": 0.0}, "GPA_STD is 0.0; expected more than 0"),
         ("PROMPTSRC", {"PREC": "fp8"}, "PREC is 'fp8'"),
+        ("LASP", {"GROUPS": 0}, "TRAINER.LASP.GROUPS is 0; expected 1 to 7"),
+        ("LASP", {"GROUPS": 8}, "TRAINER.LASP.GROUPS is 8; expected 1 to 7"),
+        ("LASP", {"LASP_PROMPTS": ["a {}", "a photo"]}, "has 'a photo'; a template has one {}"),
+        ("LASP", {"LASP_PROMPTS": ["{} and {}"]}, "has '{} and {}'; a template has one {}"),
+        ("LASP", {"LASP_PROMPTS": ["a {0}"]}, "has 'a {0}'; a template has one {}"),
+        ("LASP", {"LASP_PROMPTS": []}, "LASP_PROMPTS is empty: name one, such as"),
         ("PLOT", {"N": 0}, "TRAINER.PLOT.N is 0; expected 1 or more"),
         ("PLOT", {"EPS": 0.01}, "TRAINER.PLOT.EPS is 0.01; expected 0.03 or more"),
         ("PLOT", {"CTX_INIT": "a photo"}, "4 prompts that start alike stay alike"),
