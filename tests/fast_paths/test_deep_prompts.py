@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dassl.utils import ConfigError
+from encoders import text
 from encoders.image import ImageEncoder
+from encoders.kernels import tree_attention
 from encoders.prompt_tree import ForkedTree, PromptTree, learned_token
 from encoders.text import TextEncoder
 from tests.fast_paths.test_image_encoder import visual_in
@@ -160,6 +162,21 @@ def test_vectors_of_each_class_s_own(dtype, position, chunk):
         gradients = torch.autograd.grad(weighted_sum(features), learned)
         for mine, plain in zip(gradients, torch.autograd.grad(weighted_sum(expected), learned)):
             assert_close(mine, plain, GRADIENTS[dtype], "gradient")
+
+
+@pytest.mark.parametrize("chunk", [0, 12])
+def test_own_vectors_in_the_attention_of_a_gpu(monkeypatch, chunk):
+    clip_model = deeper_clip(torch.float64)
+    prompts = list(sequences("end", 2, NAMES, per_class=False))
+    context = vectors(1, 2, 2, 64, dtype=torch.float64)
+    own = vectors(2, 2 * len(NAMES), 64, dtype=torch.float64)
+    found = []
+    for attend in (text.attend, tree_attention.fused_attention):
+        monkeypatch.setattr(text, "attend", attend)
+        features = TextEncoder(clip_model, chunk)(context, ForkedTree(prompts, 2, 2), own=own)
+        found.append([features, *torch.autograd.grad(weighted_sum(features), (context, own))])
+    for tile_by_tile, fused in zip(*found):
+        assert_close(fused, tile_by_tile, 1e-12)
 
 
 def test_what_each_class_s_own_vectors_do_not_touch_is_computed_once():
