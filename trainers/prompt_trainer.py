@@ -68,7 +68,7 @@ class PromptTrainer(CLIPTrainer):
         problems = super().config_problems(cfg)
         if settings.PREC not in PRECISIONS:
             problems.append(not_one_of(f"{key}.PREC", settings.PREC, PRECISIONS))
-        problem = context_problem(settings.CTX_INIT)
+        problem = context_problem(settings.get("CTX_INIT", ""))
         if problem:
             problems.append(f"{key}.CTX_INIT is {settings.CTX_INIT!r}{problem}")
         return problems + cls.context_problems(settings, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sweep.plan.recipes import AVERAGE, Method, paper_name
 from sweep.plan.table import Arrangement, Numbers, Row, Table, Value
@@ -124,7 +124,7 @@ def average(table: Table, numbers: Numbers) -> Arrangement:
             paper_name(d): _test_accuracy(numbers, method, d, setting.shots[0], setting.backbone)
             for d in setting.datasets
         }
-        rows.append(Row((method.label,), {AVERAGE: numbers.mean(list(values.values())), **values}))
+        rows.append(Row((method.label,), {AVERAGE: _mean(numbers, values.values()), **values}))
     return ("method",), (AVERAGE, *map(paper_name, setting.datasets)), tuple(rows)
 
 
@@ -146,18 +146,22 @@ def curves(table: Table, numbers: Numbers) -> Arrangement:
 
 
 def _mean_curves(table: Table, numbers: Numbers, rows: Sequence[Row]) -> list[Row]:
-    """Returns one row per method: the mean over datasets. The paper's is the mean of its cells."""
+    """Returns one row per method: the mean over datasets."""
     averages = []
     for method in table.setting.methods:
         mine = [row for row in rows if row.labels[1] == method.label]
         values = {}
         for shots in mine[0].values:
-            each = [row.values[shots] for row in mine]
-            known = [v.paper for v in each if v.paper is not None]
-            paper = sum(known) / len(known) if len(known) == len(each) else None
-            values[shots] = numbers.mean(each, paper)
+            values[shots] = _mean(numbers, [row.values[shots] for row in mine])
         averages.append(Row((AVERAGE, method.label), values))
     return averages
+
+
+def _mean(numbers: Numbers, each: Iterable[Value]) -> Value:
+    """Returns the mean over datasets. The paper's is the mean of its cells, if all are known."""
+    each = list(each)
+    known = [value.paper for value in each if value.paper is not None]
+    return numbers.mean(each, sum(known) / len(known) if len(known) == len(each) else None)
 
 
 # --- words ----------------------------------------------------------------------------------------

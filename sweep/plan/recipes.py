@@ -149,7 +149,17 @@ LATER = (
     Method("PromptSRC", "PromptSRC", "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx"),
     Method("ProMetaR", "ProMetaR", "ProMetaR/vit_b16_c2_ep10_batch4_4+4ctx"),
 )
-STANDARD = {method.trainer: method for method in (*PAPERS, *LATER)}
+# CoOp, table 5. Their recipes were not found in a public text: CoOp's is taken.
+FINE_TUNING = tuple(
+    Method(label, trainer, "CoOp/{backbone}{epochs}")
+    for label, trainer in (
+        ("Fine-tuning CLIP's image encoder", "FineTuneImage"),
+        ("Optimizing transformation layer (text)", "TransformText"),
+        ("Optimizing transformation layer (image)", "TransformImage"),
+        ("Optimizing bias (text)", "BiasText"),
+    )
+)
+STANDARD = {method.trainer: method for method in (*PAPERS, *LATER, *FINE_TUNING)}
 GROUPS = {"all": PAPERS, "family": (CLIP, COOP_WORDS, COCOOP, *LATER)}
 
 

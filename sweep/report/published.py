@@ -22,11 +22,13 @@ FILES = (
 TOGETHER = {
     "family": (
         *("cocoop_table1", "later_methods_base_to_new", "prometar_table", "peers_base_to_new"),
-    )
+    ),
+    "coop_table5": ("coop_table2", "coop_fig3"),
 }
 # One method, several names.
 SAME_METHOD = {
     "CLIP": ("Zero-shot CLIP", "Zero-shot CLIP (hand-crafted prompt)", "Prompt engineering"),
+    "Zero-shot CLIP": ("Prompt engineering",),
 }
 
 Key = tuple[str, str, str, str, int, str]  # table, method, backbone, dataset, shots, split

@@ -26,6 +26,8 @@ COUNTS = {
     "coop-1": 4 * (5 + 3 * 3 * (1 + 4)),  # four backbones: CLIP; probe, M=16, M=4
     "coop-2": 4 * (1 + 1 + 3),
     "coop-3": 2 * 11 * 3,
+    "coop-5": 1 + 6 * 3,  # star; probe, four ways of fine-tuning, CoOp
+    "coop-length": 6 * 11 * 3,
     "coop-words": 5,
     "coop-fig3": 11 + 5 * 5 * 11 * 3,  # star; probe and four CoOps at five numbers of shots
     "base2new": 11 * 3 + 2 * 11 * 3 * 3,  # also tested on all classes
