@@ -73,8 +73,9 @@ def class_weights(predictor: Predictor) -> Classifier:
     if isinstance(model, CustomCLIP):
         if type(model).logits is not CustomCLIP.logits:
             raise ConfigError(
-                f"the class features of {name} depend on the picture, so it has no single matrix. "
-                "Export the whole: --as onnx; or what it learned: --as prompts"
+                f"{name} has not one feature a class for all pictures (they depend on the picture, "
+                "or are several), so it has no single matrix. Export what it learned: --as "
+                "prompts; or, of CoCoOp, the whole: --as onnx"
             )
         if model.visual_prompts()[0] is not None:
             raise ConfigError(

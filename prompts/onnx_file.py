@@ -39,9 +39,9 @@ def plain_module(predictor: Predictor) -> nn.Module:
     if not isinstance(model, CustomCLIP):
         visual = trainer.frozen_encoder().visual
         return PlainClassifier(PlainImageEncoder(visual), linear_head(predictor)).eval()
-    if hasattr(model.prompt_learner, "meta_net"):
-        return PlainCoCoOp(model).eval()
     if type(model).logits is not CustomCLIP.logits:
+        if hasattr(model.prompt_learner, "meta_net"):
+            return PlainCoCoOp(model).eval()
         raise ConfigError(
             f"{name} has a formula of its own for its logits, which no plain module is written "
             "for. Export what it learned: --as prompts"

@@ -72,37 +72,35 @@ class CustomCLIP(custom_clip.CustomCLIP):
         # Template l is group (l mod G)'s.
         self.register_buffer("hand_written", torch.stack(features), persistent=False)  # (L, C, E)
 
-    def encode_prompts(self) -> Tensor:
+    def group_features(self) -> Tensor:
         """Returns class features w of all groups, (G, C, E), of length 1."""
         learner = self.prompt_learner
         return normalize(self.text_encoder(learner.context(), learner.tree))
 
-    def logits(self, image_features: Tensor) -> Tensor:
-        return self.compare(image_features, self.text_features())
-
-    def compare(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Features (B, E) and (G, C, E), of length 1 → logits (B, C): cosines' mean over groups."""
+    def recalibrated(self, groups: Tensor) -> Tensor:
+        """w (G, C, E) → (C, E), whose product with f is the mean of its cosines with w + b."""
         bias = self.prompt_learner.bias
-        if bias is not None:
-            text_features = normalize(text_features + bias)
-        return cosine_logits(self.logit_scale, image_features, text_features.mean(dim=0))
+        return (groups if bias is None else normalize(groups + bias)).mean(dim=0)
 
-    def text_to_text(self, text_features: Tensor) -> Tensor:
-        """Class features (G, C, E) of length 1 → L_tt, ()."""
-        n_groups, n_cls, _ = text_features.shape
-        group = torch.arange(len(self.hand_written), device=text_features.device) % n_groups
-        label = torch.arange(n_cls, device=text_features.device).expand(len(group), -1)  # (L, i)
-        with without_autocast(text_features):
-            own = text_features.index_select(0, group)  # (L, i, E)
+    def encode_prompts(self) -> Tensor:
+        return self.recalibrated(self.group_features())
+
+    def text_to_text(self, groups: Tensor) -> Tensor:
+        """Class features w (G, C, E) of length 1 → L_tt, ()."""
+        n_groups, n_cls, _ = groups.shape
+        group = torch.arange(len(self.hand_written), device=groups.device) % n_groups
+        label = torch.arange(n_cls, device=groups.device).expand(len(group), -1)  # (L, i)
+        with without_autocast(groups):
+            own = groups.index_select(0, group)  # (L, i, E)
             logits = self.logit_scale.exp() * self.hand_written @ own.mT  # (L, y, i)
             return F.cross_entropy(logits, label)
 
     def loss(self, image_features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Image features (B, E) of length 1, labels (B,) → L, (), and logits (B, C)."""
-        text_features = self.text_features()
-        logits = self.compare(image_features, text_features)
+        groups = self.group_features()
+        logits = cosine_logits(self.logit_scale, image_features, self.recalibrated(groups))
         loss = F.cross_entropy(logits, label)
-        return loss + self.weight * self.text_to_text(text_features), logits
+        return loss + self.weight * self.text_to_text(groups), logits
 
 
 @TRAINER_REGISTRY.register()

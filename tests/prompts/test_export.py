@@ -27,7 +27,16 @@ from tests.prompts.runs import METHODS, pictures, train
 from tests.runs import run
 
 LEARNING = [name for name in METHODS if not name.startswith("Zeroshot")]
-ONE_MATRIX = ("CoOp", "KgCoOp", "ProGrad", "ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe")
+ONE_MATRIX = (
+    "CoOp",
+    "KgCoOp",
+    "ProGrad",
+    "TCP",
+    "LASP",
+    "ZeroshotCLIP",
+    "ZeroshotCLIP2",
+    "LinearProbe",
+)
 OTHERS = ["a photo", "river boat", "three"]
 
 
@@ -184,7 +193,8 @@ def test_which_methods_have_one_matrix(trainer: str, data: Path, tmp_path: Path)
     pytest.importorskip("safetensors")
     predictor = Predictor.load(train(data, tmp_path / "run", trainer))
     if trainer not in ONE_MATRIX:
-        reason = "depend on the picture" if trainer == "CoCoOp" else "prompts in the image tower"
+        several = trainer in ("CoCoOp", "PLOT")
+        reason = "no single matrix" if several else "prompts in the image tower"
         with pytest.raises(ConfigError, match=reason):
             class_weights(predictor)
         return
@@ -211,6 +221,10 @@ def by_onnxruntime(file: Path, images: Tensor) -> Tensor:
 def test_onnx_gives_the_same_logits(trainer: str, data: Path, tmp_path: Path):
     pytest.importorskip("onnxscript")
     folder, file = train(data, tmp_path / "run", trainer), tmp_path / "model.onnx"
+    if trainer == "PLOT":
+        with pytest.raises(ConfigError, match="a formula of its own for its logits"):
+            plain_module(Predictor.load(folder))
+        return
     assert command("export", folder, file, "--as", "onnx") == 0
     paths, predictor = pictures(data), Predictor.load(folder)
     images = torch.stack([prepared(path) for path in paths])
