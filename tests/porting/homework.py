@@ -1,7 +1,7 @@
 """A homework: CoCoOp on CLIP, typed into a notebook beside the code base of a paper.
 
-Its cells, in our words, make the calls that such notebooks make. What is the embedded default's:
-the data set, the backbone and the configs' names.
+Its cells, in our words, make the calls that such notebooks make, and read ProMetaR's configs. What
+is the embedded default's: the data set, the backbone and the config's name.
 """
 
 # %% what the notebook works with
@@ -109,10 +109,25 @@ def extend_cfg(cfg):
     cfg.TRAINER.PROMETAR.PROMPT_DEPTH_VISION = 9
     cfg.TRAINER.PROMETAR.PROMPT_DEPTH_TEXT = 9
     cfg.TRAINER.PROMETAR.ADAPT_LR = 0.0005
+    cfg.TRAINER.PROMETAR.LR_RATIO = 0.0005
+    cfg.TRAINER.PROMETAR.FAST_ADAPTATION = False
+    cfg.TRAINER.PROMETAR.MIXUP_ALPHA = 0.5
+    cfg.TRAINER.PROMETAR.MIXUP_BETA = 0.5
+    cfg.TRAINER.PROMETAR.DIM_RATE = 8
+
+    cfg.OPTIM_VNET = CN()
+    cfg.OPTIM_VNET.NAME = "sgd"
+    cfg.OPTIM_VNET.LR = 0.0003
+    cfg.OPTIM_VNET.WEIGHT_DECAY = 5e-4
+    cfg.OPTIM_VNET.MOMENTUM = 0.9
+    cfg.OPTIM_VNET.MAX_EPOCH = 10
+    cfg.OPTIM_VNET.LR_SCHEDULER = "single_step"
+    cfg.OPTIM_VNET.WARMUP_EPOCH = -1
+    cfg.OPTIM_VNET.WARMUP_TYPE = "linear"
+    cfg.OPTIM_VNET.WARMUP_CONS_LR = 1e-5
 
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"
     cfg.DATALOADER.NUM_WORKERS = 8
-    cfg.OPTIM.LR_EXP = 6.0
     cfg.OPTIM.NEW_LR = False
 
 
@@ -434,7 +449,7 @@ parser.add_argument("--target-domains", type=str, nargs="+")
 parser.add_argument("--transforms", type=str, nargs="+")
 parser.add_argument("--backbone", type=str, default="")
 parser.add_argument("--head", type=str, default="")
-parser.add_argument("--config-file", type=str, default="configs/trainers/CoCoOp/tiny.yaml")
+parser.add_argument("--config-file", type=str, default="configs/trainers/ProMetaR/tiny.yaml")
 parser.add_argument("--dataset-config-file", type=str, default="configs/datasets/digits.yaml")
 parser.add_argument("--trainer", type=str, default="CoCoOp")
 parser.add_argument("--eval-only", action="store_true")
@@ -442,20 +457,21 @@ parser.add_argument("--model-dir", type=str, default="")
 parser.add_argument("--load-epoch", type=int)
 parser.add_argument("--no-train", action="store_true")
 parser.add_argument("--train-batch-size", type=int, default=4)
-parser.add_argument("--epoch", type=int, default=1)
+parser.add_argument("--epoch", type=int, default=2)
 parser.add_argument("--subsample-classes", type=str, default="base")
 parser.add_argument("opts", default=None, nargs=argparse.REMAINDER)
 
+# %% the paper's own file fits too
+public_config = "configs/trainers/ProMetaR/vit_b16_c2_ep10_batch4_4+4ctx.yaml"
+print(setup_cfg(parser.parse_args(["--config-file", public_config])).OPTIM)
+
 # %% CoOp on the base classes
-coop_config = "configs/trainers/CoOp/tiny.yaml"
-args = parser.parse_args(
-    ["--trainer", "CoOp", "--output-dir", "outputs/coop", "--config-file", coop_config]
-)
+args = parser.parse_args(["--trainer", "CoOp", "--output-dir", "outputs/coop"])
 main(args)
 
 # %% CoOp on the new classes
 args.model_dir, args.output_dir = "outputs/coop", "outputs/coop/new_classes"
-args.subsample_classes, args.load_epoch, args.eval_only = "new", 1, True
+args.subsample_classes, args.load_epoch, args.eval_only = "new", 2, True
 coop_new = main(args)
 
 # %% CoCoOp on the base classes
@@ -464,14 +480,14 @@ main(args)
 
 # %% CoCoOp on the new classes
 args.model_dir, args.output_dir = "outputs/cocoop", "outputs/cocoop/new_classes"
-args.subsample_classes, args.load_epoch, args.eval_only = "new", 1, True
+args.subsample_classes, args.load_epoch, args.eval_only = "new", 2, True
 cocoop_new = main(args)
 assert math.isfinite(coop_new) and math.isfinite(cocoop_new)
 print(f"new classes: CoOp {coop_new:.1f}%, CoCoOp {cocoop_new:.1f}%")
 
 # %% the images that were wrong
 trainer = build_trainer(setup_cfg(args))
-trainer.load_model("outputs/cocoop", epoch=1)
+trainer.load_model("outputs/cocoop", epoch=2)
 trainer.set_model_mode("eval")
 names, wrong = trainer.dm.dataset.classnames, []
 for batch in tqdm(trainer.test_loader):

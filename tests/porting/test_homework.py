@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from dassl.utils import load_checkpoint
+from encoders.load import load_model
+from encoders.tokens import tokenize
 from tests.porting.conftest import record
 from tests.runs import run
 
@@ -54,14 +56,17 @@ def test_base_and_new_of_both_methods(project: Path):
 def test_its_cocoop_is_ours(project: Path):
     """Same seed, same images, same numbers, though the two share no line."""
     ours = project / "ours"
-    opts = ("DATASET.NUM_SHOTS", "16", "TRAINER.COCOOP.PREC", "fp32")
-    common = {"trainer": "CoCoOp", "dataset": "digits", "recipe": "CoCoOp/tiny"}
-    run(project / "data", ours, *opts, epoch=1, train_batch_size=4, **common)
+    words = ("TRAINER.COCOOP.CTX_INIT", "a photo of a")
+    opts = ("DATASET.NUM_SHOTS", "16", "TRAINER.COCOOP.PREC", "fp32", *words)
+    common = {"trainer": "CoCoOp", "dataset": "digits", "recipe": "ProMetaR/tiny"}
+    run(project / "data", ours, *opts, epoch=2, train_batch_size=4, **common)
     one, other = (
-        load_checkpoint(str(folder / "prompt_learner/model.pth.tar-1"))["state_dict"]
+        load_checkpoint(str(folder / "prompt_learner/model.pth.tar-2"))["state_dict"]
         for folder in (ours, project / "outputs/cocoop")
     )
     assert one.keys() == other.keys()
+    start = load_model("tiny", "fp32").token_embedding(tokenize(["a photo of a"]))[0, 1:5]
+    assert (one["ctx"] - start).abs().max() > 1e-2, "it has learned"
     for name in ("ctx", "meta_net.linear1.weight", "meta_net.linear2.weight"):
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
     assert record(ours)["correct"] == record(project / "outputs/cocoop")["correct"]
