@@ -147,6 +147,7 @@ LATER = (
     Method("IVLP", "IVLP", "IVLP/vit_b16_c2_ep5_batch4_2+2ctx"),
     Method("MaPLe", "MaPLe", "MaPLe/vit_b16_c2_ep5_batch4_2ctx"),
     Method("PromptSRC", "PromptSRC", "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx"),
+    Method("DePT", "DePT", "DePT/coop_vit_b16_ctxv1"),
     Method("ProMetaR", "ProMetaR", "ProMetaR/vit_b16_c2_ep10_batch4_4+4ctx"),
 )
 # CoOp, table 5. Their recipes were not found in a public text: CoOp's is taken.

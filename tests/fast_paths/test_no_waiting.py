@@ -17,6 +17,7 @@ from tests.fast_paths.test_captured_step import METHODS, TOLERANCE, build, make_
 from trainers import prompt_trainer
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
+from trainers.dept import DePT
 from trainers.ivlp import IVLP
 from trainers.kgcoop import KgCoOp
 from trainers.lasp import LASP
@@ -59,6 +60,7 @@ STEPS = [
     (ProGrad, {}),
     (TCP, {"TRAINER.TCP.DEPTH": 1, "MODEL.TEXT_CHUNK": 12}),
     (LASP, {"TRAINER.LASP.GROUPS": 2}),
+    (DePT, {}),
     (VPT, {"TRAINER.VPT.PROMPT_DEPTH_VISION": 2}),
     (IVLP, {f"TRAINER.IVLP.PROMPT_DEPTH_{tower}": 2 for tower in ("VISION", "TEXT")}),
     (MaPLe, {"TRAINER.MAPLE.PROMPT_DEPTH": 2}),
@@ -77,7 +79,8 @@ def test_a_step_reads_nothing_back(monkeypatch, trainer_class, options, precisio
     on_a_gpu = staticmethod(tree_attention.fused_attention)
     monkeypatch.setattr(tree_attention._TwoPartAttention, "apply", on_a_gpu)
     monkeypatch.setattr(prompt_trainer, "resolve_precision", lambda prec, device, key: prec)
-    batches, key = make_batches(*[3] * 4), f"TRAINER.{trainer_class.config_node}.PREC"
+    node = trainer_class.config_node or "COOP"  # DePT's prompts are CoOp's
+    batches, key = make_batches(*[3] * 4), f"TRAINER.{node}.PREC"
     trainer = build(trainer_class, batches, **{key: precision, **options})
     trainer.num_batches = len(batches)
     trainer.forward_backward(batches[0])  # makes what is made once

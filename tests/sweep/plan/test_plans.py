@@ -19,7 +19,7 @@ CONFIGS = ROOT / "configs"
 # Name → runs. n trainings are each tested on their own classes; 3 seeds, zero-shot once.
 COUNTS = {
     "cocoop-1": 11 * 2 + 2 * 11 * 3 * 2,  # CLIP on two halves; CoOp, CoCoOp: train, test on new
-    "family": 11 * 2 + 12 * 11 * 3 * 2,
+    "family": 11 * 2 + 13 * 11 * 3 * 2,
     "cocoop-2": 2 * 3 * (1 + 10),  # CoOp and CoCoOp: one training, ten targets
     "cocoop-3": 5 + 2 * 3 * (1 + 4),
     "cocoop-capacity": 3 * 11 * 3 * 2,
