@@ -77,6 +77,11 @@ def class_weights(predictor: Predictor) -> Classifier:
                 "or are several), so it has no single matrix. Export what it learned: --as "
                 "prompts; or, of CoCoOp, the whole: --as onnx"
             )
+        if type(model).encode_image is not CustomCLIP.encode_image:
+            raise ConfigError(
+                f"{name} learns the image encoder itself, so CLIP's own does not fit its class "
+                "features. Export the whole: --as onnx"
+            )
         if model.visual_prompts()[0] is not None:
             raise ConfigError(
                 f"{name} has prompts in the image tower, so CLIP's own image encoder does not fit "

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from dassl.utils import CheckpointError, ConfigError, load_checkpoint
 from encoders.openai import CLIP
 from encoders.tokens import tokenize
+from prompts import Predictor
+from prompts.classifier import class_weights
+from prompts.onnx_file import plain_module
 from sweep.plan.request import Request
 from tests.golden_recipes import assert_close, golden_clip, images, make_cfg
 from tests.porting.conftest import record
@@ -160,6 +163,29 @@ def test_the_whole_image_tower_is_learned(name: str):
     assert {id(p) for p in model.parameters() if p.requires_grad} == learned
     for key, value in tower.named_buffers():
         assert torch.equal(value, statistics[key]), key
+
+
+# --- what is made of a run ------------------------------------------------------------------------
+
+
+def test_exports_hold_the_whole_or_are_refused(data: Path, tmp_path: Path):
+    batch = images(4, 32, 7)
+    for trainer in LEARNED:
+        train(data, tmp_path / trainer, trainer, "OPTIM.LR", "0.05")
+        predictor = Predictor.load(tmp_path / trainer)
+        expected = predictor.trainer.model_inference(batch)
+        if trainer in ("TransformImage", "FineTuneImage"):  # CLIP's own features do not do
+            with pytest.raises(ConfigError, match=trainer):
+                class_weights(predictor)
+        else:
+            found = class_weights(predictor)
+            features = predictor.trainer.encode_images(batch)
+            assert_close(found.scale * unit(features) @ found.weight.t(), expected, 1e-5)
+        if trainer == "TransformImage":
+            with pytest.raises(ConfigError, match=trainer):
+                plain_module(predictor)
+        else:
+            assert_close(plain_module(predictor)(batch), expected, 1e-5, trainer)
 
 
 # --- the tables -----------------------------------------------------------------------------------
