@@ -35,15 +35,17 @@ from benchmarks.whole_job_data import REAL, SMALL
 from dassl.config import get_cfg_default
 from dassl.utils.logger import quiet
 from encoders.text import free_bytes
-from trainers import kgcoop, maple, prograd, promptsrc
+from trainers import kgcoop, maple, prograd, promptsrc, tcp
 
-MODULES = {"MaPLe": maple, "PromptSRC": promptsrc, "KgCoOp": kgcoop, "ProGrad": prograd}
+TEXT = {"KgCoOp": kgcoop, "ProGrad": prograd, "TCP": tcp}
+MODULES = {"MaPLe": maple, "PromptSRC": promptsrc, **TEXT}
+PLAIN_TEXT = {**dict.fromkeys(TEXT, plain.coop_features), "TCP": plain.tcp_features}
 PLAIN_LOSS = {"MaPLe": plain.maple_loss, "PromptSRC": plain.promptsrc_loss}
 TEMPLATE = "a photo of a {}."
 SIZES = (5, 50, 100, 500)
 CASES = (
     *(Case("step", method, n, 4) for n in SIZES for method in PLAIN_LOSS),
-    *(Case("text", method, n, 4) for n in (5, 50, 100) for method in ("KgCoOp", "ProGrad")),
+    *(Case("text", method, n, 4) for n in (5, 50, 100) for method in PLAIN_TEXT),
 )
 
 
@@ -58,8 +60,9 @@ class FamilyBench(Bench):
             cfg.TRAINER.MAPLE.PROMPT_DEPTH = blocks
             cfg.TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION = blocks
             cfg.TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT = blocks
+            cfg.TRAINER.TCP.DEPTH = blocks - 1
         names = self.names[next(name for name, most in NAMES if case.n_cls <= most)][: case.n_cls]
-        template = [TEMPLATE] if case.method in ("KgCoOp", "ProGrad") else []
+        template = [TEMPLATE] if case.method in PLAIN_TEXT else []
         torch.manual_seed(1)
         with quiet():
             model = MODULES[case.method].CustomCLIP(cfg, names, self.clip, *template)
@@ -77,7 +80,7 @@ class FamilyBench(Bench):
             return work
 
         return {
-            "plain": both_passes(lambda: plain.coop_features(model, self.clip)),
+            "plain": both_passes(lambda: PLAIN_TEXT[case.method](model, self.clip)),
             "ours": both_passes(model.text_features),
         }
 

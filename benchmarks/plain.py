@@ -109,6 +109,22 @@ def _unit(features: Tensor) -> Tensor:
     return features / features.norm(dim=-1, keepdim=True)
 
 
+def tcp_features(model: nn.Module, clip_model: CLIP) -> Tensor:
+    """Class features (C, E) of a trainers.tcp.CustomCLIP, of length 1."""
+    learner = model.prompt_learner
+    down, up = learner.meta_net.linear1, learner.meta_net.linear2
+    hidden = down(model.hand_written)
+    own = up(hidden * torch.sigmoid(1.702 * hidden)).view(len(hidden), learner.n_ctx, -1)
+    x = prompts_of(learner, learner.ctx) + clip_model.positional_embedding  # (C, L, D)
+    x = x.permute(1, 0, 2)
+    for i, block in enumerate(clip_model.transformer.resblocks):
+        if i == learner.tree.depth:
+            x = torch.cat([x[:1], own.permute(1, 0, 2), x[1 + learner.n_ctx :]])
+        x = block(x)
+    x = clip_model.ln_final(x.permute(1, 0, 2))
+    return _unit(x[torch.arange(len(x)), learner.eot] @ clip_model.text_projection)
+
+
 def maple_loss(model: nn.Module, clip_model: CLIP, image: Tensor, label: Tensor) -> Tensor:
     """A training step's loss of a trainers.maple.CustomCLIP."""
     learner = model.prompt_learner

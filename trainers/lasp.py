@@ -16,6 +16,8 @@ Shapes: B images, C classes, G groups, M context vectors, L templates, E embeddi
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +33,9 @@ from trainers.custom_clip import SeveralContexts, cosine_logits
 from trainers.hand_written import class_features
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.prompt_trainer import PromptTrainer
+
+
+ONE_PLACE = re.compile(r"[^{}]*\{\}[^{}]*")  # for the class name
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -125,7 +130,6 @@ class LASP(PromptTrainer):
         problems += [
             f"{key}.LASP_PROMPTS has {template!r}; a template has one {{}}, for the class name."
             for template in templates
-            if [mark for mark in str(template) if mark in "{}"] != ["{", "}"]
-            or "{}" not in str(template)
+            if not isinstance(template, str) or not ONE_PLACE.fullmatch(template)
         ]
         return problems
