@@ -34,7 +34,6 @@ from trainers.hand_written import class_features
 from trainers.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.prompt_trainer import PromptTrainer
 
-
 ONE_PLACE = re.compile(r"[^{}]*\{\}[^{}]*")  # for the class name
 
 
