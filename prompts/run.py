@@ -205,9 +205,9 @@ def _check_sizes(run: Run, trainer: TrainerBase) -> None:
 
     Such a file knows no names: with as many other classes, it would fit and mean nothing.
     """
-    if not is_foreign(type(trainer)):
-        return
     names = trainer.dm.dataset.classnames
+    if not is_foreign(type(trainer)) or len(names) != len(run.classnames):
+        return
     other = _without_data(run.cfg, [*names, "one more"], run.template)
     if _sizes(other) != _sizes(trainer):
         raise ConfigError(
@@ -232,7 +232,7 @@ def _without_data(cfg: CfgNode, names: list[str], template: str | None) -> Train
     loaders = dict.fromkeys(("train_loader_x", "train_loader_u", "val_loader", "test_loader"))
     shared = {"num_classes": len(names), "lab2cname": by_label, "num_source_domains": 0, **loaders}
     cls = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    trainer = cls.__new__(cls)  # the class itself: a subclass would lose what `frozen_clip` says
+    trainer = cls.__new__(cls, cfg)  # a subclass would lose what `frozen_clip` says
     data = {**shared, "dm": SimpleNamespace(dataset=dataset, **shared)}
     trainer.build_data_loader = lambda: vars(trainer).update(data)
     trainer.__init__(cfg)
