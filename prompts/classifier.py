@@ -72,10 +72,12 @@ def class_weights(predictor: Predictor) -> Classifier:
         )
     if isinstance(model, CustomCLIP):
         if type(model).logits is not CustomCLIP.logits:
+            whole = hasattr(model.prompt_learner, "meta_net")  # see prompts.onnx_file
             raise ConfigError(
                 f"{name} has not one feature a class for all pictures (they depend on the picture, "
-                "or are several), so it has no single matrix. Export what it learned: --as "
-                "prompts; or, of CoCoOp, the whole: --as onnx"
+                "or are several), so it has no single matrix. Export "
+                + ("the whole: --as onnx; or " if whole else "")
+                + "what it learned: --as prompts"
             )
         if type(model).encode_image is not CustomCLIP.encode_image:
             raise ConfigError(

@@ -288,7 +288,12 @@ def test_what_cannot_be_is_refused(
     there = tmp_path / "there.onnx"
     there.touch()
     cases = {
-        (cocoop, tmp_path / "x", "--as", "classifier"): "Export the whole: --as onnx",
+        (
+            cocoop,
+            tmp_path / "x",
+            "--as",
+            "classifier",
+        ): "Export the whole: --as onnx; or what it learned",
         (coop, there, "--as", "onnx"): "is there: choose another name, or --overwrite",
         (tmp_path, tmp_path / "x", "--as", "onnx"): "holds no config.yaml",
         (coop, tmp_path / "x", "--as", "prompts", "--classes", "a,a"): "the same to CLIP",
