@@ -7,15 +7,19 @@ The plain path (`benchmarks/plain.py`) has 77 positions, CLIP's own modules and 
 features of hand-written prompts are computed once in both. Weights are random, of the size of
 ViT-B/16, with the depths and numbers of vectors of the public recipes.
 
+ProMetaR's step goes through an inner step, with gradients of gradients, in both.
+
 Parts: "text" is the text features' forward and backward pass, "step" a training step on images.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -32,39 +36,61 @@ from benchmarks.machine import add_result, describe_run
 from benchmarks.measure import Work, matmul_peak
 from benchmarks.text_encoding import NAMES, Bench, Case, class_names, line, measure
 from benchmarks.whole_job_data import REAL, SMALL
-from dassl.config import get_cfg_default
+from dassl.config import Config, get_cfg_default
+from dassl.engine import TrainerBase
 from dassl.utils.logger import quiet
+from encoders.openai import CLIP
 from encoders.text import free_bytes
-from trainers import kgcoop, maple, prograd, promptsrc, tcp
+from trainers import kgcoop, maple, prograd, prometar, promptsrc, tcp
 
 TEXT = {"KgCoOp": kgcoop, "ProGrad": prograd, "TCP": tcp}
 MODULES = {"MaPLe": maple, "PromptSRC": promptsrc, **TEXT}
 PLAIN_TEXT = {**dict.fromkeys(TEXT, plain.coop_features), "TCP": plain.tcp_features}
-PLAIN_LOSS = {"MaPLe": plain.maple_loss, "PromptSRC": plain.promptsrc_loss}
+PLAIN_LOSS = {
+    **{"MaPLe": plain.maple_loss, "PromptSRC": plain.promptsrc_loss},
+    "ProMetaR": plain.prometar_loss,
+}
 TEMPLATE = "a photo of a {}."
 SIZES = (5, 50, 100, 500)
 CASES = (
-    *(Case("step", method, n, 4) for n in SIZES for method in PLAIN_LOSS),
+    *(Case("step", method, n, 4) for n in SIZES for method in ("MaPLe", "PromptSRC")),
+    *(Case("step", "ProMetaR", n, 4) for n in (5, 50)),
     *(Case("text", method, n, 4) for n in (5, 50, 100) for method in PLAIN_TEXT),
 )
+
+
+class Meta(prometar.ProMetaR):
+    """ProMetaR, whose steps are its trainer's, on a benchmark's CLIP and without a dataset."""
+
+    def __init__(self, cfg: Config, names: list[str], clip_model: CLIP) -> None:
+        TrainerBase.__init__(self)
+        self.cfg, self.device = cfg, clip_model.logit_scale.device
+        self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=names))
+        self.load_clip = lambda: clip_model
+        self.build_model()
+
+    loss = __call__ = prometar.ProMetaR.meta_loss
 
 
 class FamilyBench(Bench):
     """A CLIP with random weights, and both paths' works on it."""
 
-    def model(self, case: Case) -> nn.Module:
+    def model(self, case: Case) -> nn.Module | Meta:
         cfg = get_cfg_default()
         trainers.extend_cfg(cfg)
         blocks = len(self.clip.transformer.resblocks)
         if blocks < cfg.TRAINER.MAPLE.PROMPT_DEPTH:  # the tiny model
             cfg.TRAINER.MAPLE.PROMPT_DEPTH = blocks
-            cfg.TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION = blocks
-            cfg.TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT = blocks
+            for node in (cfg.TRAINER.PROMPTSRC, cfg.TRAINER.PROMETAR):
+                node.PROMPT_DEPTH_VISION = node.PROMPT_DEPTH_TEXT = blocks
             cfg.TRAINER.TCP.DEPTH = blocks - 1
         names = self.names[next(name for name, most in NAMES if case.n_cls <= most)][: case.n_cls]
         template = [TEMPLATE] if case.method in PLAIN_TEXT else []
         torch.manual_seed(1)
         with quiet():
+            if case.method == "ProMetaR":
+                cfg.TRAINER.PROMETAR.PREC = self.precision
+                return Meta(cfg, names, self.clip)
             model = MODULES[case.method].CustomCLIP(cfg, names, self.clip, *template)
         return model.to(self.device)
 
@@ -86,7 +112,8 @@ class FamilyBench(Bench):
 
     def _step(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
         label = torch.arange(case.batch, device=self.device) % case.n_cls
-        learned = list(model.learned.parameters())
+        parts = model._models.values() if isinstance(model, Meta) else [model.learned]
+        learned = [p for part in parts for p in part.parameters()]
         # A rate of zero: each step costs what it costs, and both paths stay comparable.
         optim = torch.optim.SGD(learned, lr=0.0, momentum=0.9)
 
@@ -100,6 +127,7 @@ class FamilyBench(Bench):
 
         def step(loss_of: Callable[[], Tensor]) -> Work:
             def work() -> list[Tensor]:
+                random.seed(3), torch.manual_seed(3)  # both paths divide and mix a batch alike
                 optim.zero_grad()
                 loss = loss_of()
                 loss.backward()

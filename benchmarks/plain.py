@@ -8,9 +8,13 @@ Shapes: B images, C classes, M context vectors, L = 77 positions, D width, E emb
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encoders.openai import CLIP
 
@@ -149,3 +153,42 @@ def promptsrc_loss(model: nn.Module, clip_model: CLIP, image: Tensor, label: Ten
     regulation = regulation + model.image_weight * (f_p - f).abs().mean()
     regulation = regulation + (log_q.exp() * (log_q - log_q_p)).mean()
     return F.cross_entropy(logits, label) + regulation
+
+
+@sdpa_kernel(SDPBackend.MATH)  # the fused kernels' gradients have no gradient
+def prometar_loss(trainer: Any, clip_model: CLIP, image: Tensor, label: Tensor) -> Tensor:
+    """A training step's loss of a trainers.prometar.ProMetaR, without FAST_ADAPTATION."""
+    model, settings = trainer.model, trainer.settings(trainer.cfg)
+    learner, scale = model.prompt_learner, clip_model.logit_scale.exp()
+    order = torch.randperm(learner.n_cls).to(label.device)[label].argsort(stable=True)
+    image, label, n = image[order], label[order], len(label) // 2
+    share = random.betavariate(settings.MIXUP_ALPHA, settings.MIXUP_BETA)
+
+    def features(theta: dict[str, Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
+        towers = ("text_encoder.transformer", "image_encoder.transformer")
+        text, visual = (
+            torch.stack([vectors for name, vectors in theta.items() if name.startswith(tower)])
+            for tower in towers
+        )
+        prompts = prompts_of(learner, theta["prompt_learner.ctx"])
+        w = encode_deep_prompts(clip_model, prompts, learner.eot, text)
+        f = encode_prompted_images(clip_model.visual, image, theta["image_encoder.VPT"], visual)
+        return _unit(f), _unit(w)
+
+    theta = dict(trainer.learned.named_parameters())
+    f, w = features(theta, image[:n])
+    with torch.no_grad():
+        frozen = _unit(clip_model.encode_image(image[:n]))
+    task = F.cross_entropy(scale * f @ w.t(), label[:n])
+    distance = 25 * (w - model.frozen_text_features).abs().mean() + 10 * (f - frozen).abs().mean()
+    g, r = (
+        torch.autograd.grad(x, list(theta.values()), create_graph=True) for x in (task, distance)
+    )
+    adapted = {}
+    for (name, prompt), g_i, r_i in zip(theta.items(), g, r):
+        modulated = trainer.modulation(name, prompt, r_i)
+        adapted[name] = prompt - settings.ADAPT_LR * g_i - settings.LR_RATIO * modulated
+    f, w = features(adapted, image)
+    logits = scale * _unit(share * f[n:] + (1 - share) * f[:n]) @ w.t()
+    test, train = F.cross_entropy(logits, label[n:]), F.cross_entropy(logits, label[:n])
+    return share * test + (1 - share) * train

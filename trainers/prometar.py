@@ -135,10 +135,16 @@ class ProMetaR(VLTrainer):
         self.register_model(*self.only_for_training, self.modulation, optim, sched)
 
     def passes(self, forward: Callable, inputs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = self.meta_loss(inputs, label)
+        self.scaler.scale(loss).backward()
+        return loss.detach(), logits.detach()
+
+    def meta_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W), labels (B,) → L of a virtual task after the inner step, logits."""
         # Images by classes in random order; nothing is read back. A class at the cut is in both.
         place = torch.randperm(self.model.prompt_learner.n_cls).to(label.device, non_blocking=True)
         order = place[label].argsort(stable=True)
-        image, label, n = inputs[order], label[order], max(1, len(label) // 2)
+        image, label, n = image[order], label[order], max(1, len(label) // 2)
         settings = self.settings(self.cfg)
         share = random.betavariate(settings.MIXUP_ALPHA, settings.MIXUP_BETA)
         adapted = self.adapt(image[:n], label[:n])
@@ -146,9 +152,7 @@ class ProMetaR(VLTrainer):
         call = partial(functional_call, self.model, adapted, tie_weights=False)
         with self.autocast():
             features = call((image,), {"features": True})
-            loss, logits = virtual_task(self.model.logit_scale, features, label, n, share)
-        self.scaler.scale(loss).backward()
-        return loss.detach(), logits.detach()
+            return virtual_task(self.model.logit_scale, features, label, n, share)
 
     def adapt(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """The inner step on meta-train: returns theta', by the names that the model has for it."""
