@@ -51,7 +51,7 @@ def export_prompts(predictor: Predictor, path: PathLike) -> None:
 
 
 def _learned(trainer: TrainerBase) -> Iterator[tuple[str, Tensor]]:
-    for part in trainer.get_model_names():
+    for part in trainer.tested_model_names():
         for name, parameter in trainer.parts_of(part)[0].named_parameters():
             yield f"{part}/{name}", parameter
 

@@ -240,7 +240,7 @@ def _without_data(cfg: CfgNode, names: list[str], template: str | None) -> Train
 
 
 def _load(run: Run, trainer: TrainerBase, epoch: int | None) -> None:
-    folders = [run.folder / name for name in trainer.get_model_names()]
+    folders = [run.folder / name for name in trainer.tested_model_names()]
     best = run.cfg.TEST.FINAL_MODEL == "best_val" and epoch is None
     if epoch is None and not (best and all((f / BEST_FILE).is_file() for f in folders)):
         epochs = [set(saved_epochs(folder)) for folder in folders]

@@ -83,6 +83,10 @@ class TrainerBase:
                 raise ValueError(f"no model is named {name!r}; there are {list(self._models)}")
         return names
 
+    def tested_model_names(self) -> list[str]:
+        """Returns the names of what an evaluation needs."""
+        return [name for name in self._models if name not in self.only_for_training]
+
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
         """Switches models to "train", or to evaluation ("test" or "eval")."""
         if mode not in ("train", "test", "eval"):
@@ -192,7 +196,7 @@ class TrainerBase:
                 "(ignore this if it's done on purpose)"
             )
             return
-        for name in [n for n in self.get_model_names() if n not in self.only_for_training]:
+        for name in self.tested_model_names():
             path = checkpoint_path(Path(directory).expanduser() / name, epoch)
             checkpoint = load_checkpoint(str(path))
             check_form(checkpoint, path)

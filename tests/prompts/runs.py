@@ -21,6 +21,8 @@ METHODS = {  # trainer → its settings on the embedded CLIP
     "IVLP": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
     "MaPLe": ("PROMPT_DEPTH", "2"),
     "PromptSRC": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2", "GPA_MEAN", "2.0"),
+    "DePT": (),
+    "ProMetaR": ("PROMPT_DEPTH_VISION", "3", "PROMPT_DEPTH_TEXT", "2"),
 }
 CSC = ("TRAINER.COOP.CSC", "True", "TRAINER.COOP.N_CTX", "2", "TRAINER.COOP.CTX_INIT", "")
 FEW = ("DATASET.NUM_SHOTS", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "OPTIM.LR", "0.02")

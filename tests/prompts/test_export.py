@@ -193,7 +193,7 @@ def test_which_methods_have_one_matrix(trainer: str, data: Path, tmp_path: Path)
     pytest.importorskip("safetensors")
     predictor = Predictor.load(train(data, tmp_path / "run", trainer))
     if trainer not in ONE_MATRIX:
-        several = trainer in ("CoCoOp", "PLOT")
+        several = trainer in ("CoCoOp", "PLOT", "DePT")
         reason = "no single matrix" if several else "prompts in the image tower"
         with pytest.raises(ConfigError, match=reason):
             class_weights(predictor)
@@ -221,7 +221,7 @@ def by_onnxruntime(file: Path, images: Tensor) -> Tensor:
 def test_onnx_gives_the_same_logits(trainer: str, data: Path, tmp_path: Path):
     pytest.importorskip("onnxscript")
     folder, file = train(data, tmp_path / "run", trainer), tmp_path / "model.onnx"
-    if trainer == "PLOT":
+    if trainer in ("PLOT", "DePT"):
         with pytest.raises(ConfigError, match="a formula of its own for its logits"):
             plain_module(Predictor.load(folder))
         return
