@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from torch.nn import functional as F
 
 from tests.fast_paths.test_deep_prompts import plain_text
 from tests.fast_paths.test_image_encoder import plain_local
-from tests.golden_recipes import assert_close, golden_clip, image_size, images, make_cfg
+from tests.golden_recipes import (
+    assert_close,
+    golden_clip,
+    image_size,
+    images,
+    make_cfg,
+    weights_file,
+)
+from tests.runs import make_eurosat, run
 from trainers import plot
 from trainers.plot import sinkhorn
 
@@ -103,3 +112,21 @@ def test_logits_and_gradient(name: str):
     (gradient,) = torch.autograd.grad(F.cross_entropy(own, label), learner.ctx)
     (expected,) = torch.autograd.grad(F.cross_entropy(logits, label), learner.ctx)
     assert_close(gradient, expected, 1e-4, "gradient")
+
+
+def test_on_a_resnet_from_training_to_new_classes(tmp_path: Path):
+    data, size = make_eurosat(tmp_path / "data"), image_size("rn_a")
+    few = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "5", "OPTIM.MAX_EPOCH", "2")
+    opts = (
+        *few,
+        "MODEL.BACKBONE.PATH",
+        str(weights_file("rn_a")),
+        "INPUT.SIZE",
+        f"({size}, {size})",
+    )
+    opts = (*opts, "TRAINER.PLOT.N_CTX", "2", "TRAINER.PLOT.N", "3")
+    base = tmp_path / "base"
+    run(data, base, *opts, trainer="PLOT")
+    flags = {"eval_only": True, "model_dir": str(base), "load_epoch": 2}
+    flags["subsample_classes"] = "new"
+    assert run(data, tmp_path / "new", *opts, trainer="PLOT", **flags) is not None
