@@ -7,6 +7,8 @@ reason is reported when a dataset is asked for that nobody registered.
 
 from __future__ import annotations
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
 from yacs.config import CfgNode
 
 from dassl.utils.plugins import extend_cfg_by, import_files

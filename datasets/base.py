@@ -24,6 +24,7 @@ from datasets.readers.folder_index import image_names
 from datasets.readers.image_checks import ImageChecks, check_image, require_images
 from datasets.readers.image_tree import PassedOver, is_no_class
 from datasets.readers.own_keys import require_defaults
+from datasets.readers.roots import download_command, require_root
 from datasets.readers.split_files import (
     Split,
     check_split,
@@ -71,6 +72,7 @@ class BenchmarkDataset(DatasetBase):
             section 4.1); 0: the validation list stays whole.
         few_shot_info: {"shots", "seed", "digest", "published"} of the sample; empty without one.
         reads_own_keys: whether DATASET.CLASSNAMES, TEMPLATE, BACKGROUND and the like count.
+        root: DATASET.ROOT in full.
         split_digest: SHA-256 over train, val and test, before anything was drawn.
         split_source: what the split is, in words: "official split", "split built here", "split file
             of one's own", ...
@@ -201,7 +203,13 @@ class BenchmarkDataset(DatasetBase):
         return root / folder, root / folder / images
 
     def find_folders(self, root: Path) -> None:
-        """Makes `dataset_dir` and `image_dir` the full paths that `locate` returns."""
+        """Makes `dataset_dir` and `image_dir` the full paths that `locate` returns.
+
+        Raises:
+            MissingFileError: `root` is no folder.
+        """
+        require_root(root)
+        self.root = root
         upstream = root / self.dataset_dir / self.image_dir
         dataset_dir, image_dir = self.locate(root)
         if image_dir != upstream:
@@ -214,11 +222,13 @@ class BenchmarkDataset(DatasetBase):
     def require_folder(self, folder: PathLike) -> None:
         """Raises MissingFileError with advice unless `folder` exists."""
         if not Path(folder).is_dir():
+            name, home = type(self).__name__, Path(self.dataset_dir)
             also = "".join(f" (nor {'/'.join(filter(None, p))})" for p in self.other_places)
+            fetch = download_command(name, self.root)
             raise MissingFileError(
-                f"{type(self).__name__} was looked for in {folder}, which does not exist{also}. "
-                f"--root (DATASET.ROOT) must name the folder that holds "
-                f"'{Path(self.dataset_dir).name}'."
+                f"{name} was looked for in {folder}, which does not exist{also}. --root "
+                f"(DATASET.ROOT) must name the folder that holds '{home.name}'."
+                + (f" To fetch it:\n  {fetch}" if fetch else "")
             )
 
     def annotation(self, *names: str) -> Path:

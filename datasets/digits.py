@@ -12,6 +12,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError, write_atomically
 from dassl.utils.logger import get_logger
 from datasets.base import BenchmarkDataset, Split
+from datasets.readers.roots import make_default_root
 
 logger = get_logger(__name__)
 
@@ -34,6 +35,11 @@ class Digits(BenchmarkDataset):
         {f"{label}_{name}": name for label, name in enumerate(CLASSNAMES)}
     )
     template = "a photo of a {}."
+
+    def find_folders(self, root: Path) -> None:
+        """Needs no download, so the folder `data` of the first steps may still be lacking."""
+        make_default_root(root)
+        super().find_folders(root)
 
     def read_data(self) -> Split:
         try:

@@ -106,7 +106,7 @@ def describe_sample(folder: str, info: dict[str, Any]) -> str:
     """Returns what `sample_info` found for the dataset whose folder is called `folder`."""
     which = f"shots {info['shots']}, seed {info['seed']}"
     if info["published"] is None:
-        return f"Few-shot sample: unknown (no reference for {folder}, {which})"
+        return f"Few-shot sample: drawn here ({which}); none is published for {folder}"
     verdict = "the published one" if info["published"] else "differs from the published one"
     return f"Few-shot sample: {verdict} ({which})"
 

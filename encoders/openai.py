@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dassl.utils import CheckpointError, UnknownNameError, load_checkpoint
 from dassl.utils.checkpoint import check_finite, is_plain
+from dassl.utils.cli import stop
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import listed
@@ -37,15 +38,21 @@ MAX_LOGIT_SCALE = 10  # a training ends at most at ln 100; e^10 leaves room for 
 # What counts as a whole number: batches of a ResNet, and three sizes in OpenAI's archives.
 _COUNTS = ("num_batches_tracked", "input_resolution", "context_length", "vocab_size")
 PACKAGE = "openai_clip"  # what `clip` is called here
+MEND = "pip install --force-reinstall --no-deps clip-anytorch==2.6.0"
 
 
 def _import_installed() -> None:
     here = Path(__file__)
     places = [p for p in sys.path if not _is_same(Path(p, here.parent.name, here.name), here)]
     found = PathFinder.find_spec("clip", places)
+    files = [Path(place) for place in (found and found.submodule_search_locations) or ()]
     if found is None or found.origin is None:
-        raise ModuleNotFoundError(
-            "OpenAI's package clip is not installed: pip install -r requirements.txt", name="clip"
+        stop(f"OpenAI's package clip is not installed: {MEND}")
+    if not any(Path(place, "simple_tokenizer.py").is_file() for place in files):
+        place = Path(found.origin).parent
+        stop(
+            f"the package clip in {place} is another program than OpenAI's CLIP: "
+            f"pip uninstall -y clip && {MEND}"
         )
     spec = importlib.util.spec_from_file_location(
         PACKAGE, found.origin, submodule_search_locations=found.submodule_search_locations
@@ -178,8 +185,9 @@ def _fetch(name: str, path: Path) -> None:
         download(url, path, sha256=sha256)
     except DownloadError as error:
         raise DownloadError(
-            f"{error} Or fetch {url} elsewhere and name the file with MODEL.BACKBONE.PATH "
-            "(--backbone-path)."
+            f"{str(error).rstrip('. ')}. Fetch that file elsewhere and put it there: {path}\n"
+            "Or name it where it lies: --backbone-path FILE (MODEL.BACKBONE.PATH). For first steps "
+            f"without a download, on the handwritten digits: --backbone {TINY}"
         ) from None
 
 

@@ -5,6 +5,8 @@ steps, or drawn anew the same way for all methods (`views`); features of test im
 in the `store`, under `keys` that say what they are the features of.
 """
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
 from features.batches import ImageFeatures
 
 __all__ = ["ImageFeatures"]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
 from tabulate import tabulate
 
 from dassl.utils import UserError

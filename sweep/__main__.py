@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
 from dassl.utils.cli import run_cli
 from sweep.cli import main
 

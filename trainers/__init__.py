@@ -9,6 +9,8 @@ effect when their trainer is the one that runs: they change nothing for the othe
 
 from __future__ import annotations
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
 import importlib.util
 import sys
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 from dassl.config.arguments import checked
 from dassl.config.defaults import get_cfg_default
+from dassl.config.find_file import find_config
 from dassl.config.node import (
     Config,
     clean_cfg,
@@ -17,6 +18,7 @@ __all__ = [
     "checked",
     "clean_cfg",
     "collect_problems",
+    "find_config",
     "get_cfg_default",
     "mark_not_determining",
     "not_determining",

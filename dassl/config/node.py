@@ -167,14 +167,18 @@ def _shortened(value: Any) -> str:
 
 @contextmanager
 def collect_problems() -> Iterator[Callable]:
-    """Yields `attempt(function, *args)`, which keeps users' mistakes; all are raised at the end."""
+    """Yields `attempt(function, *args)`, which keeps users' mistakes; all are raised at the end.
+
+    It returns what the function returns, or None after a mistake.
+    """
     errors: list[UserError] = []
 
-    def attempt(function: Callable, *args: Any) -> None:
+    def attempt(function: Callable, *args: Any) -> Any:
         try:
-            function(*args)
+            return function(*args)
         except (ConfigError, MissingFileError) as error:
             errors.append(error)
+            return None
 
     yield attempt
     if len(errors) == 1:

@@ -184,7 +184,8 @@ class TrainerBase:
 
         Args:
             directory: output folder of a training run; empty: nothing is loaded.
-            epoch: load `model.pth.tar-<epoch>`; None: `model-best.pth.tar`.
+            epoch: load `model.pth.tar-<epoch>`; None: `model-best.pth.tar`, or the last epoch's if
+                there is none.
 
         Raises:
             MissingFileError: there is no such file; the message lists the epochs there are.
@@ -344,7 +345,7 @@ class TrainerBase:
 
 
 def checkpoint_path(folder: Path, epoch: int | None) -> Path:
-    """Returns the file of an epoch, or of the best model for None.
+    """Returns the file of an epoch; for None, of the best model or else of the last epoch.
 
     Raises:
         MissingFileError: it does not exist; the message lists what does.
@@ -353,6 +354,9 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
     if path.is_file():
         return path
     epochs = saved_epochs(folder)
+    if epochs and epoch is None:
+        logger.info(f"There is no {path.name}; the last epoch, {max(epochs)}, is taken")
+        return folder / f"model.pth.tar-{max(epochs)}"
     if not epochs:
         hint = "the folder holds no checkpoint of an epoch"
     else:

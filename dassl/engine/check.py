@@ -40,14 +40,18 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 
-def check_cfg(cfg: CfgNode, plugins: Mapping[str, ModuleType]) -> None:
+def check_cfg(cfg: CfgNode, plugins: Mapping[str, ModuleType], complete: bool = True) -> None:
     """Raises ConfigError with all wrong values, and tells of files that did not load.
 
     Args:
         cfg: the whole configuration.
         plugins: key → package of what it may name, with `failed_imports`.
+        complete: False: a file of settings is missing, which is told of elsewhere; keys that are
+            empty for want of it are no mistakes of their own.
     """
     problems = config_problems(cfg)
+    if not complete:
+        problems = [problem for problem in problems if " is ''; " not in problem]
     for key, package in plugins.items():
         if any(problem.startswith(key) for problem in problems):
             problems += [

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from yacs.config import CfgNode
 
@@ -240,8 +241,12 @@ def _check_place(folder: Path) -> None:
             raise OutputFolderError(
                 f"the output folder cannot be {folder}: {there} may not be written to"
             )
+        with TemporaryDirectory(prefix=".", dir=there):  # of /proc, say, access is no proof
+            pass
     except OSError as error:
-        raise OutputFolderError(f"the output folder cannot be {folder}: {error.strerror}") from None
+        raise OutputFolderError(
+            f"the output folder cannot be {folder}: {error.strerror or error}"
+        ) from None
 
 
 def resume_command(folder: str) -> str:

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from dassl.stop import stop
 from dassl.utils.errors import UserError
 from dassl.utils.system_errors import system_errors_explained
 from dassl.utils.text import printable
+
+__all__ = ["run_cli", "stop"]
 
 
 def run_cli(command: Callable[[], Any]) -> int:
@@ -21,7 +24,8 @@ def run_cli(command: Callable[[], Any]) -> int:
             command()
     except UserError as error:
         for line in printable(str(error), sys.stderr).split("\n"):
-            print(f"error: {line}", file=sys.stderr)
+            # A command to type is shown as it is, to be copied.
+            print(line if line.startswith("  ") else f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)

@@ -64,7 +64,7 @@ def test_differing_and_unknown_samples_are_told_apart(tmp_path, capsys):
         capsys.readouterr().out
     )
     assert build("EuroSAT", tmp_path, NUM_SHOTS=3).few_shot_info["published"] is None
-    assert "unknown (no reference for eurosat, shots 3, seed 1)" in capsys.readouterr().out
+    assert "drawn here (shots 3, seed 1); none is published for eurosat" in capsys.readouterr().out
     assert build("EuroSAT", tmp_path, NUM_SHOTS=2, SEED=-1).few_shot_info["published"] is None
     dataset = build("EuroSAT", tmp_path)
     assert dataset.few_shot_info == {}

@@ -122,8 +122,15 @@ def test_a_trainer_file_that_cannot_be_imported_is_named(failing, monkeypatch):
 
 def test_data_root_absent(failing, tmp_path: Path):
     message = failing(root=tmp_path / "nowhere")
-    assert str(tmp_path / "nowhere" / "eurosat") in message
-    assert "--root" in message
+    assert f"--root (DATASET.ROOT) is {tmp_path / 'nowhere'}, which does not exist" in message
+    assert f"mkdir -p {tmp_path / 'nowhere'}" in message
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_dataset_absent(failing, tmp_path: Path):
+    message = failing(root=tmp_path)
+    assert f"EuroSAT was looked for in {tmp_path / 'eurosat/2750'}" in message
+    assert f"\n  python -m datasets download EuroSAT --root {tmp_path}\n" in message
 
 
 def test_images_that_the_split_names_are_missing(failing, data: Path, tmp_path: Path):

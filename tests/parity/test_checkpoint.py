@@ -165,7 +165,7 @@ def test_loading_for_evaluation(data: Path, coop: Path, tmp_path: Path):
     assert isinstance(error.value, FileNotFoundError)
     assert golden["missing_epoch_file"][0] == "FileNotFoundError"
     with pytest.raises(MissingFileError, match="model-best"):
-        run(data, tmp_path, *COOP, eval_only=True, model_dir=str(coop))
+        run(data, tmp_path, *COOP, eval_only=True, model_dir=str(tmp_path / "none"))
     assert not list(tmp_path.iterdir()), "a run that cannot start leaves nothing behind"
 
 
