@@ -81,6 +81,7 @@ __all__ = [
     "TINY",
     "advance_rng_like_building",
     "build",
+    "fetch_weights",
     "read_weights",
     "tokenize_texts",
     "tokenizer",
@@ -176,6 +177,16 @@ def advance_rng_like_building(model: CLIP) -> None:
         *(model.text_projection.shape[1], visual.input_resolution, layers, width, patch),
         *(model.context_length, model.vocab_size, text.width, heads, text.layers),
     )
+
+
+def fetch_weights(name: str) -> None:
+    """Downloads what a name of OpenAI's stands for, unless it is there; other names need nothing.
+
+    Raises:
+        DownloadError: the weights cannot be fetched; the message says what to do by hand.
+    """
+    if name in MODEL_URLS:
+        _fetch(name, weights_file(name))
 
 
 def _fetch(name: str, path: Path) -> None:

@@ -15,6 +15,10 @@ from torch import Tensor
 from dassl.utils.files import content_digest, write_atomically
 
 ASSET = Path(__file__).parent / "assets" / "tiny_clip.pt"
+KNOWS = (
+    "the embedded CLIP was trained on rendered glyphs and cannot know what these pictures show; "
+    "its accuracy says that everything works, not how well CLIP does."
+)
 
 
 def load_tiny_state_dict() -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from dassl.data.image_cache import cache_bytes
 from dassl.data.workers import usable_cores
 from dassl.utils import ConfigError, UnknownNameError, UserError
 from dassl.utils.errors import not_one_of
-from dassl.utils.text import visible
+from dassl.utils.text import counted, visible
+from datasets.readers.roots import make_default_root, require_root
+from encoders.openai import fetch_weights
 from sweep.plan.arguments import add_request, request_of
 from sweep.plan.data import missing_data, missing_text, without_missing
 from sweep.plan.request import kept_requests
@@ -22,8 +25,17 @@ from sweep.work.execute import Job
 from sweep.work.folder import FAILED, FINISHED, RUNNING, WAITING, RunFolder
 from sweep.work.gpus import Places, find_places
 from sweep.work.local import LocalExecutor
-from sweep.work.runner import Executor, Sweep
+from sweep.work.own_data import prepare_own_data
+from sweep.work.runner import EVERY, Executor, Sweep
 
+EXAMPLES = """examples:
+  python -m sweep run base2new --trainers all --datasets digits      no download, two minutes
+  python -m sweep run fewshot --datasets folder --root ~/birds --shots 16   images of your own
+  python -m sweep run cocoop-1 --root data --dry-run                 a paper's table: the plan
+  python -m sweep status                                             how far it is
+  python -m sweep report                                             one page with everything
+
+exit code: 0 all finished, 1 some runs failed, 2 a mistake in what was given, 130 interrupted"""
 SHOWN = 12  # runs that --dry-run lists
 
 
@@ -35,7 +47,12 @@ class OutputError(UserError):
 
 
 def add_run(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("run", help="do all runs of a protocol or a table")
+    parser = commands.add_parser(
+        "run",
+        help="do all runs of a protocol or a table",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_request(parser)
     add = parser.add_argument
     add("--root", default="data", help="folder that holds the datasets")
@@ -53,7 +70,25 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     add("--shard", default="", help="I/N: the I-th of N parts of the plan, counted from 0")
     add("--executor", default="local", help="local, or ray (a cluster; needs `pip install ray`)")
     add("--ray-address", default=None, help="of a Ray cluster; default: started here")
-    parser.set_defaults(command=run)
+    add(
+        "--every",
+        type=float,
+        default=EVERY,
+        metavar="SECONDS",
+        help=f"say what is running so often; 0: never; default: {EVERY:.0f}",
+    )
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument(
+        *("--quiet", "-q"), action="store_const", const=-1, dest="talk", help="say only what failed"
+    )
+    talk.add_argument(
+        *("--verbose", "-v"),
+        action="store_const",
+        const=1,
+        dest="talk",
+        help="say what begins as well, with its log",
+    )
+    parser.set_defaults(command=run, talk=0)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,18 +99,33 @@ def run(args: argparse.Namespace) -> int:
         missing = missing_data((one.dataset for one in runs), root)
         print(missing_text(runs, missing, root) or "All datasets are there.")
     else:
+        make_default_root(root)
+        require_root(root)
         runs = without_missing(runs, root, args.skip_missing)
+        said = prepare_own_data(runs, str(root.expanduser().absolute()), args.output)
+        print("".join(visible(f"{line}\n") for line in said), end="")
     places = places_for(args)
     sweep = sweep_of(runs, args, len(places.names))
     sweep.find_finished()
-    print(plan_text(sweep), flush=True)
+    if args.talk >= 0 or args.dry_run:
+        print(plan_text(sweep), flush=True)
     if args.dry_run:
         return 0
+    for name in weights_of(sweep.open_runs()):
+        fetch_weights(name)
     request.save(args.output)
     sweep.run(executor_of(args, sweep.at_once, places))
     print(visible(sweep.summary(command_line())))
-    print(visible(f"Table: python -m sweep table {request.flags()} --output {args.output}"))
+    where = shlex.quote(str(args.output))
+    print(visible(f"Table:  python -m sweep table {request.flags()} --output {where}"))
+    print(visible(f"Report: python -m sweep report --output {where}"))
     return 1 if sweep.failed else 0
+
+
+def weights_of(runs: Sequence[Run]) -> list[str]:
+    """Returns the names of the backbones that runs load, those from files of one's own left out."""
+    backbones = [run.settings["MODEL"]["BACKBONE"] for run in runs]
+    return list(dict.fromkeys(one["NAME"] for one in backbones if not one["PATH"]))
 
 
 def places_for(args: argparse.Namespace) -> Places:
@@ -120,7 +170,9 @@ def sweep_of(runs: Sequence[Run], args: argparse.Namespace, fit: int = 1) -> Swe
         extra += _share_of_the_machine(args.opts, at_once, given=extra)
     output, root = args.output.absolute(), str(Path(args.root).expanduser().absolute())
     jobs = [Job(run, output, root, args.per_epoch, extra, args.error_analysis) for run in runs]
-    return Sweep(jobs, at_once)
+    if args.every < 0:
+        raise ConfigError(f"--every {args.every:g}: expected seconds, 0 or more")
+    return Sweep(jobs, at_once, args.every, args.talk)
 
 
 def _share_of_the_machine(
@@ -173,14 +225,17 @@ def plan_text(sweep: Sweep) -> str:
     """Returns the plan in a few lines: how many runs of what, and how long they take."""
     runs, left = list(sweep.jobs), sweep.open_runs()
     tests = sum(run.source is not None for run in runs)
+    done, train = len(runs) - len(left), len(runs) - tests
     lines = [
-        f"{len(runs)} runs: {len(runs) - tests} that train (zero-shot: nothing) and "
-        f"test on the same classes, {tests} that test what those have learned",
-        f"{len(runs) - len(left)} are finished; {len(left)} to do, {sweep.at_once} at once",
+        f"{counted(len(runs), 'run')}: {train} to train (zero-shot: nothing) and test on the same "
+        f"classes, {tests} to test what those have learned",
+        f"{done} {'is' if done == 1 else 'are'} finished; {len(left)} to do, {sweep.at_once} at "
+        "once",
     ]
     again = sum(run in sweep.to_test_again for run in left)
     if again:
-        lines.append(f"{again} of these are finished, and only tested again for error analysis")
+        are = "is" if again == 1 else "are"
+        lines.append(f"{again} of these {are} finished, and only tested again for error analysis")
     lines += [f"  {visible(run.title)}" for run in left[:SHOWN]]
     if len(left) > SHOWN:
         lines.append(f"  ... and {len(left) - SHOWN} more")
@@ -219,7 +274,7 @@ def status(args: argparse.Namespace) -> int:
         print("  " + ", ".join(f"{states.count(state)} {state}" for state in kinds))
         for folder, state in zip(folders, states):
             if state == RUNNING:
-                print(visible(f"  running: {folder.run.title}"))
+                print(visible(f"  running: {folder.run.title}: {folder.path / 'log.txt'}"))
             if state == FAILED:
                 print(visible(f"  failed: {folder.run.title}: {folder.error().splitlines()[-1]}"))
     return 0
@@ -232,6 +287,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sweep",
         description="Runs the papers' protocols and prints their tables from the records.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_run, add_status, add_table, add_report, add_parse):

@@ -25,8 +25,9 @@ from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
 from encoders.kernels.gemm import multiplies_in_bf16
 from encoders.load import freeze, load_model
-from encoders.openai import BACKBONES, CLIP, weights_file
+from encoders.openai import BACKBONES, CLIP, TINY, weights_file
 from encoders.shared import load_frozen_clip
+from encoders.tiny import KNOWS
 from features import ImageFeatures
 from features.batches import Settings
 
@@ -120,6 +121,9 @@ class CLIPTrainer(TrainerX):
         learners look up their words.
         """
         logger.info(f"Loading CLIP (backbone: {backbone_name(self.cfg)})")
+        if backbone_name(self.cfg) == TINY and self.cfg.DATASET.NAME != "Digits":
+            advice = "--backbone ViT-B/16 --config-file configs/trainers/CoOp/vit_b16_ctxv1.yaml"
+            logger.warning(f"Note: {KNOWS} Next: {advice}")
         self._check_image_precision()
         if self.promise():
             clip_model = load_frozen_clip(

@@ -22,6 +22,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(_escaped, text)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Returns "1 run", "2 runs", "1,000 runs"; `many` is the plural of an irregular word."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def on_one_line(name: str) -> str:
     """Returns a name with blanks in place of line breaks, tabs and other control characters."""
     return _BREAKS.sub(" ", name).strip()

@@ -9,7 +9,8 @@ from typing import Any
 
 from dassl.utils import ConfigError
 from dassl.utils.errors import not_one_of
-from sweep.plan.request import Request
+from sweep.plan.own import found_below
+from sweep.plan.request import Request, dataset_names
 from sweep.plan.tables import TABLES
 
 
@@ -20,7 +21,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     add("what", help=f"a protocol or a table of the papers: {names}")
     many: dict[str, Any] = {"nargs": "+", "default": []}
     add("--trainers", **many, help="registered trainers, or all; default: the papers'")
-    add("--datasets", **many, help="files in configs/datasets; default: the papers'")
+    add(
+        "--datasets",
+        **many,
+        help="files in configs/datasets, default: the papers'; your own: folder (--root is its "
+        "folder), or names of folders below --root",
+    )
     add("--seeds", **many, type=int, help="default: 1 2 3")
     add("--shots", **many, type=int, help="training images a class; default: 16")
     add("--ctx", **many, dest="contexts", type=int, help="few-shot CoOp: context vectors, M")
@@ -50,5 +56,7 @@ def request_of(args: argparse.Namespace, what: str) -> Request:
         if value.lower() not in switch:
             raise ConfigError(not_one_of("--csc", value, ("True", "False")))
     given = {field.name: getattr(args, field.name) for field in fields(Request)}
+    if root := getattr(args, "root", ""):
+        given["datasets"] = found_below(args.datasets, dataset_names(), root)
     csc = [switch[value.lower()] for value in args.csc]
     return Request.from_dict({**given, "what": what, "csc": csc})

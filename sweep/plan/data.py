@@ -9,8 +9,11 @@ import yaml
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import MissingFileError
+from dassl.utils.text import counted
+from datasets.readers.roots import download_command
+from sweep.plan.own import config_of, own_name, place_below
 from sweep.plan.recipes import EMBEDDED
-from sweep.plan.run import ROOT, Run
+from sweep.plan.run import DATASETS, Run
 
 
 def missing_data(datasets: Iterable[str], root: Path) -> dict[str, str]:
@@ -19,12 +22,16 @@ def missing_data(datasets: Iterable[str], root: Path) -> dict[str, str]:
     for name in dict.fromkeys(datasets):
         if name == EMBEDDED:  # writes its files itself
             continue
-        config = ROOT / "configs" / "datasets" / f"{name}.yaml"
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        _, image_dir = DATASET_REGISTRY.get(content["DATASET"]["NAME"]).locate(root)
+        place = Path(place_below(name, str(root)))
+        _, image_dir = DATASET_REGISTRY.get(_registered_name(name)).locate(place)
         if not image_dir.is_dir():
             missing[name] = str(image_dir)
     return missing
+
+
+def _registered_name(dataset: str) -> str:
+    config = DATASETS / f"{config_of(dataset)}.yaml"
+    return yaml.safe_load(config.read_text(encoding="utf-8"))["DATASET"]["NAME"]
 
 
 def missing_text(runs: tuple[Run, ...], missing: Mapping[str, str], root: Path) -> str:
@@ -32,9 +39,12 @@ def missing_text(runs: tuple[Run, ...], missing: Mapping[str, str], root: Path) 
     if not missing:
         return ""
     there = [name for name in dict.fromkeys(run.dataset for run in runs) if name not in missing]
-    lines = [f"below --root {root}, {len(missing)} of the datasets are missing:"]
-    lines += [f"  {name}: there is no {folder}" for name, folder in missing.items()]
-    return "\n".join([*lines, f"  there are: {', '.join(there) or 'none'}"])
+    lacking = f"{counted(len(missing), 'dataset')} {'is' if len(missing) == 1 else 'are'} missing"
+    lines = [f"below --root {root}, {lacking}:"]
+    lines += [f"  {own_name(name)}: there is no {folder}" for name, folder in missing.items()]
+    lines += [f"  there are: {', '.join(map(own_name, there)) or 'none'}"]
+    commands = [download_command(_registered_name(name), root) for name in missing]
+    return "\n".join([*lines, *(f"  {command}" for command in commands if command)])
 
 
 def without_missing(runs: tuple[Run, ...], root: Path, skip: bool) -> tuple[Run, ...]:
@@ -51,10 +61,10 @@ def without_missing(runs: tuple[Run, ...], root: Path, skip: bool) -> tuple[Run,
     left = tuple(run for run in runs if run not in lost and run.source not in lost)
     if missing and (not skip or not left):
         advice = (
-            f"add --skip-missing to do the {len(left)} of {len(runs)} runs that need none of them, "
-            "or fetch them (docs/datasets.md)"
+            f"add --skip-missing to do the {len(left)} of {counted(len(runs), 'run')} that need "
+            "none of them, or fetch them as above (docs/datasets.md)"
             if left
-            else "fetch them (docs/datasets.md), or name another --root; "
+            else "fetch what is missing as above (docs/datasets.md), or name another --root; "
             f"--datasets {EMBEDDED} needs no download"
         )
         raise MissingFileError(f"{missing_text(runs, missing, root)}\n{advice}")

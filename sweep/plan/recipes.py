@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import ConfigError, UnknownNameError
 from dassl.utils.errors import not_one_of
+from sweep.plan.own import own_name
 from sweep.plan.run import ROOT
 
 # Files in configs/datasets → names in the papers' tables, in the order of CoCoOp's.
@@ -84,10 +85,12 @@ class Method:
         if self.fixed:
             return self.recipe, self.opts
         folder, _, name = self.recipe.partition("/")
-        if dataset == EMBEDDED:
+        if dataset == EMBEDDED or backbone == "tiny":
             return f"{folder}/tiny", self.opts
         epochs = EPOCHS.get(shots, 200 if shots > 16 else 100)
         epochs = IMAGENET_EPOCHS if dataset == "imagenet" else epochs
+        if "{backbone}" not in name and BACKBONES.get(backbone, "vit_b16") not in name:
+            return self.recipe, ("MODEL.BACKBONE.NAME", backbone, *self.opts)
         stem = BACKBONES.get(backbone, backbone)
         tag = "" if epochs == 200 else f"_ep{epochs}"
         exact = f"{folder}/{name.format(backbone=stem, epochs=tag)}"
@@ -99,7 +102,7 @@ class Method:
 
 def paper_name(dataset: str) -> str:
     """Returns the name in the papers' tables; other datasets keep their own."""
-    return PAPER_NAMES.get(dataset, dataset)
+    return PAPER_NAMES.get(dataset, own_name(dataset))
 
 
 def config_exists(recipe: str) -> bool:

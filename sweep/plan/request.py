@@ -18,6 +18,7 @@ from dassl.utils import (
 )
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
+from sweep.plan.own import OWN, is_own
 from sweep.plan.protocols import FEW_SHOT, Cell, new_classes_per_epoch
 from sweep.plan.recipes import BACKBONES, EMBEDDED, Method, methods_for
 from sweep.plan.run import ROOT, Run
@@ -109,8 +110,12 @@ class Request:
     def _check(self) -> None:
         known = dataset_names()
         for name in (*self.datasets, self.source):
-            if name and name != "all" and name not in known:
-                raise UnknownNameError(not_one_of("--datasets", name, ["all", *known]))
+            if name and name != "all" and name not in known and not is_own(name):
+                raise UnknownNameError(
+                    not_one_of("--datasets", name, ["all", *known])
+                    + f" Images of your own: {OWN}, where --root names their folder; or the names "
+                    f"of several folders below --root, {OWN}/NAME where --root is not given."
+                )
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise ConfigError(f"--seeds {seed}: expected whole numbers from 0 to 4294967295")

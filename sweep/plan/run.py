@@ -30,8 +30,11 @@ import trainers
 from dassl.config import Config, get_cfg_default, not_determining, noted_methods
 from dassl.engine.identity import flat
 from dassl.utils.results import own_settings
+from dassl.utils.text import counted
+from sweep.plan.own import config_of, own_name, place_below
 
 ROOT = Path(__file__).resolve().parents[2]
+DATASETS = ROOT / "configs" / "datasets"
 DIGITS = 8  # of the digest, in folder names
 
 
@@ -41,7 +44,7 @@ class Run:
 
     Attributes:
         trainer: registered name.
-        dataset: file in configs/datasets, without suffix.
+        dataset: file in configs/datasets, without suffix; or one of one's own, "folder/birds".
         recipe: file in configs/trainers, without suffix, such as "CoOp/vit_b16_ctxv1".
         shots: training images per class; 0: none are drawn (methods that learn nothing).
         classes: "all", "base" or "new".
@@ -66,7 +69,8 @@ class Run:
         if self.source is None:
             return f"train_{self.classes}"
         origin = self.source.dataset
-        return f"test_{self.classes}" + (f"_from_{origin}" if origin != self.dataset else "")
+        other = f"_from_{own_name(origin)}" if origin != self.dataset else ""
+        return f"test_{self.classes}{other}"
 
     @property
     def trains(self) -> bool:
@@ -99,13 +103,15 @@ class Run:
     @property
     def title(self) -> str:
         """The run in a few words, for progress lines."""
-        shots = f"{self.shots} shots" if self.shots else "zero-shot"
+        shots = counted(self.shots, "shot") if self.shots else "zero-shot"
         what = f"{self.classes} classes" if self.classes != "all" else "all classes"
+        where = f"{self.trainer} {own_name(self.dataset)}"
         if self.source is None:
-            return f"{self.trainer} {self.dataset}, {what}, {shots}, seed {self.seed}"
-        origin = f" (from {self.source.dataset})" if self.source.dataset != self.dataset else ""
-        last = f" epoch {self.epoch}" if self.epoch not in (0, self.source.epochs) else ""
-        return f"{self.trainer} {self.dataset}{origin}, test {what}{last}, seed {self.seed}"
+            return f"{where}, {what}, {shots}, seed {self.seed}"
+        other, last = self.source.dataset != self.dataset, self.epoch not in (0, self.source.epochs)
+        origin = f" (from {own_name(self.source.dataset)})" if other else ""
+        epoch = f" epoch {self.epoch}" if last else ""
+        return f"{where}{origin}, test {what}{epoch}, seed {self.seed}"
 
     def without_seed(self) -> Run:
         return replace(self, seed=0, source=self.source and self.source.without_seed())
@@ -127,10 +133,10 @@ class Run:
         if self.shots:
             opts = ["DATASET.NUM_SHOTS", str(self.shots), *opts]
         args = Namespace(
-            root=root,
+            root=place_below(self.dataset, root),
             seed=self.seed,
             trainer=self.trainer,
-            dataset_config_file=str(ROOT / "configs" / "datasets" / f"{self.dataset}.yaml"),
+            dataset_config_file=str(DATASETS / f"{config_of(self.dataset)}.yaml"),
             config_file=str(ROOT / "configs" / "trainers" / f"{self.recipe}.yaml"),
             output_dir=str(self.folder(output)) if output.parts else "",
             subsample_classes=self.classes,

@@ -50,7 +50,8 @@ def show_table(args: argparse.Namespace) -> int:
     if args.format == "html":
         text = page([grid], grid.title)
     elif args.format == "terminal":
-        text = terminal(grid, color=args.color or (args.to is None and sys.stdout.isatty()))
+        at_terminal = args.to is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        text = terminal(grid, color=args.color or at_terminal)
     else:
         text = FORMATS[args.format](grid)
     if args.to is None:

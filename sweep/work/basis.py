@@ -52,7 +52,7 @@ def basis_of(run: Run, root: str) -> Basis:
 
     Args:
         run: the run.
-        root: folder that holds the datasets; empty: not known, so nothing is said of data.
+        root: the run's DATASET.ROOT; empty: not known, so nothing is said of data.
     """
     settings = flat(run.settings)
     basis: Basis = {"weights": _weights(*(str(settings.get(key, "")) for key in BACKBONE))}
@@ -186,7 +186,9 @@ def _data(run: Run, settings: Mapping[str, Any], root: Path) -> Basis:
 
 def _read_data(run: Run, root: str) -> Basis:
     with quiet(), random_state_kept():
-        dataset = build_dataset(train.setup_cfg(run.arguments(Path(), root)))
+        args = run.arguments(Path(), "")
+        args.root = root
+        dataset = build_dataset(train.setup_cfg(args))
     return recorded_basis({"data": dataset.provenance}, {})
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from dassl.engine.identity import flat
+from dassl.utils.text import counted
 from sweep.plan.run import Run
 
 
@@ -32,8 +33,8 @@ class TimeLeft:
             return f"about {duration(self.seconds)} left"
         if self.seconds < 1:
             return "time left unknown"
-        total = self.known + self.unknown
-        return f"at least {duration(self.seconds)} left, unknown for {self.unknown} of {total} runs"
+        total = counted(self.known + self.unknown, "run")
+        return f"at least {duration(self.seconds)} left, unknown for {self.unknown} of {total}"
 
 
 class Estimator:

@@ -31,6 +31,7 @@ from dassl.utils import write_atomically, write_json
 from dassl.utils.locks import LockedError, file_lock, is_locked
 from dassl.utils.results import accuracy_of
 from dassl.utils.text import visible
+from sweep.plan.own import place_below
 from sweep.plan.run import Run, settings_but_seed
 from sweep.work import checkpoints
 from sweep.work.basis import (
@@ -168,7 +169,8 @@ class RunFolder:
 
     def basis(self) -> Basis:
         """Returns what the run would rest on now, as far as it can be told."""
-        return basis_of(self.run, self.root or self._root_then())
+        root = place_below(self.run.dataset, self.root) or self._root_then()
+        return basis_of(self.run, root)
 
     def _root_then(self) -> str:
         dataset = (yaml_of(self.path / CONFIG) or {}).get("DATASET")

@@ -1,13 +1,15 @@
-"""Runs a plan: keeps the executor busy, says a line per run, sums up at the end."""
+"""Runs a plan: keeps the executor busy, says what runs and what is done, sums up at the end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from dassl.utils.logger import get_logger
+from dassl.utils.text import counted
 from sweep.plan.run import Run, evaluation_of
 from sweep.work.basis import data_stay
 from sweep.work.estimate import Estimator, TimeLeft, duration
@@ -15,6 +17,7 @@ from sweep.work.execute import Job, Outcome
 
 logger = get_logger(__name__)
 
+EVERY = 60.0  # seconds between lines that say what is running
 BUSY_RETRY = 2.0  # seconds until a run that another process works on is tried again
 
 
@@ -37,6 +40,8 @@ class Sweep:
     Args:
         jobs: every training before its evaluations.
         at_once: number of jobs that are run at the same time.
+        every: seconds after which a line says what is running, with its log; 0: never.
+        talk: -1: only failures are told; 0: each run that ends; 1: each run that begins as well.
 
     Attributes:
         jobs: run → job.
@@ -45,14 +50,17 @@ class Sweep:
         failed: run → error; evaluations of a training that failed included.
     """
 
-    def __init__(self, jobs: Sequence[Job], at_once: int = 1) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], at_once: int = 1, every: float = EVERY, talk: int = 0
+    ) -> None:
         self.jobs = {job.run: job for job in jobs}
-        self.at_once = at_once
+        self.at_once, self.every, self.talk = at_once, every, talk
         self.estimator = Estimator()
         self.done: set[Run] = set()
         self.to_test_again: set[Run] = set()
         self.failed: dict[Run, str] = {}
-        self.running: set[Run] = set()
+        self.running: dict[Run, float] = {}  # → when it began
+        self.told = 0.0  # when it was said last what is running
         self.busy: dict[Run, float] = {}  # → when to try again
         self.put_off: set[Run] = set()  # evaluations whose training has to be done again
 
@@ -84,9 +92,11 @@ class Sweep:
 
     def run(self, executor: Executor) -> None:
         """Does all runs that are not done, with their training first."""
+        self.told = time.monotonic()
         try:
             while True:
                 self._submit(executor)
+                self._say_running()
                 if self.running:
                     for job, outcome in executor.wait(BUSY_RETRY):
                         self._handle(job.run, outcome)
@@ -105,15 +115,17 @@ class Sweep:
                 continue
             source = run.source
             if source is None or source in self.done | self.to_test_again:
-                self.running.add(run)
+                self.running[run] = time.monotonic()
                 executor.submit(self.jobs[run])
+                if self.talk > 0:
+                    logger.info(f"{self._count()} begins  {run.title}: {self.log_of(run)}")
             elif source in self.failed or source not in self.jobs:
                 why = "its training failed" if source in self.failed else "nothing trained it yet"
                 self._handle(run, Outcome("failed", error=f"not run: {why}"))
 
     def _handle(self, run: Run, outcome: Outcome) -> None:
         """Keeps how a run ended, and says it."""
-        self.running.discard(run)
+        self.running.pop(run, None)
         if outcome.state == "busy":
             if run not in self.busy:
                 logger.info(f"{self._count()} waiting {run.title}: {outcome.error}")
@@ -130,11 +142,26 @@ class Sweep:
         if outcome.state != "known":
             self.estimator.learn(self._next_step(run), outcome.seconds)
         self.done.add(run)
+        if self.talk < 0:
+            return
         left = f"   ({self.time_left()})" if self.open_runs() else ""
         logger.info(
             f"{self._count()} {outcome.state:7} {run.title}: {outcome.accuracy:.1f}% "
             f"in {duration(outcome.seconds)}{outcome.note}{left}"
         )
+
+    def log_of(self, run: Run) -> Path:
+        return self.jobs[run].folder.path / "log.txt"
+
+    def _say_running(self) -> None:
+        """Says what is running, `every` so many seconds."""
+        now = time.monotonic()
+        if not self.every or self.talk < 0 or now - self.told < self.every:
+            return
+        self.told = now
+        for run, began in self.running.items():
+            since = duration(now - began)
+            logger.info(f"{self._count()} running {run.title}, for {since}: {self.log_of(run)}")
 
     def _train_again(self, run: Run, why: str) -> None:
         """Puts an evaluation off until its training is done anew: once, if that is planned."""
@@ -157,8 +184,12 @@ class Sweep:
         """Returns what failed, where its log lies, and how to do it again."""
         total = len(self.jobs)
         if not self.failed:
-            return f"All {total} runs are finished."
-        lines = [f"{total - len(self.failed)} of {total} runs are finished, the others failed:"]
+            return "The run is finished." if total == 1 else f"All {total:,} runs are finished."
+        done = total - len(self.failed)
+        lines = [
+            f"{done} of {counted(total, 'run')} {'is' if done == 1 else 'are'} finished, "
+            f"{len(self.failed)} failed:"
+        ]
         for run, error in self.failed.items():
             folder = self.jobs[run].folder.path
             where = "" if error.startswith("not run") else f"\n    see {folder}/error.txt, log.txt"

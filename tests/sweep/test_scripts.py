@@ -10,15 +10,14 @@ import pytest
 from sweep.plan.run import ROOT
 
 CASES = {  # script and arguments → lines of the plan
-    "coop/main.sh caltech101 rn50_ep50 end 16 1 False": [
-        "caltech101, all classes, 1 shots, seed 3"
-    ],
+    "coop/main.sh caltech101 rn50_ep50 end 16 1 False": ["caltech101, all classes, 1 shot, seed 3"],
     "coop/eval.sh imagenetv2 rn50_ep50": ["CoOp imagenetv2 (from imagenet), test all classes"],
     "coop/zeroshot.sh eurosat rn50": ["ZeroshotCLIP eurosat, all classes, zero-shot"],
-    "cocoop/base2new_train.sh dtd 2": ["1 runs", "CoCoOp dtd, base classes, 16 shots, seed 2"],
+    "cocoop/base2new_train.sh dtd 2": ["1 run:", "CoCoOp dtd, base classes, 16 shots, seed 2"],
     "cocoop/base2new_test.sh dtd 2": ["2 runs", "CoCoOp dtd, test new classes, seed 2"],
-    "cocoop/xd_train.sh imagenet 1": ["1 runs", "CoCoOp imagenet, all classes, 16 shots, seed 1"],
-    "cocoop/xd_test.sh imagenet_r 1": ["1 runs", "CoCoOp imagenet_r (from imagenet), test all"],
+    "cocoop/xd_train.sh imagenet 1": ["1 run:", "CoCoOp imagenet, all classes, 16 shots, seed 1"],
+    "cocoop/xd_train.sh 1": ["1 run:", "CoCoOp imagenet, all classes, 16 shots, seed 1"],
+    "cocoop/xd_test.sh imagenet_r 1": ["1 run:", "CoCoOp imagenet_r (from imagenet), test all"],
     "slurm_array.sh cocoop-2": ["66 runs"],
 }
 
