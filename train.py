@@ -6,81 +6,22 @@
 from __future__ import annotations
 
 import argparse
-from os.path import expanduser
 
 import dassl.start  # noqa: F401 - first: it checks Python and its packages
 import datasets
 import trainers
 from dassl.config import Config, checked, collect_problems, find_config, get_cfg_default
+from dassl.config.command_line import EXAMPLE, FLAGS, build_parser
 from dassl.engine import build_trainer
 from dassl.engine.check import check_cfg
 from dassl.engine.run_folder import RunFolder
 from dassl.utils import ConfigError, UserError, collect_env_info, set_random_seed
 from dassl.utils.cli import run_cli
 from dassl.utils.device import prepare_device
-from dassl.utils.logger import get_logger
+from dassl.utils.logger import get_logger, hushed
 from dassl.utils.system_errors import system_errors_explained
 
 logger = get_logger("train")  # not __name__, which is __main__ for a command
-
-EXAMPLE = """  python train.py --root data --seed 1 --trainer CoOp --output-dir output/coop \\
-      --dataset-config-file configs/datasets/digits.yaml \\
-      --config-file configs/trainers/CoOp/tiny.yaml DATASET.NUM_SHOTS 16
-  python train.py --root data --seed 1 --trainer CoOp --output-dir output/coop-again \\
-      --dataset-config-file configs/datasets/digits.yaml \\
-      --config-file configs/trainers/CoOp/tiny.yaml --eval-only --model-dir output/coop"""
-
-# Named flags and the keys they set; the order is that of the public implementation.
-FLAGS = {
-    "root": "DATASET.ROOT",
-    "output_dir": "OUTPUT_DIR",
-    "resume": "RESUME",
-    "seed": "SEED",
-    "source_domains": "DATASET.SOURCE_DOMAINS",
-    "target_domains": "DATASET.TARGET_DOMAINS",
-    "transforms": "INPUT.TRANSFORMS",
-    "trainer": "TRAINER.NAME",
-    "backbone": "MODEL.BACKBONE.NAME",
-    "backbone_path": "MODEL.BACKBONE.PATH",
-    "head": "MODEL.HEAD.NAME",
-    "train_batch_size": "DATALOADER.TRAIN_X.BATCH_SIZE",
-    "epoch": "OPTIM.MAX_EPOCH",
-    "subsample_classes": "DATASET.SUBSAMPLE_CLASSES",
-}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Train or evaluate CoOp, CoCoOp, zero-shot CLIP or a method of your own.",
-        epilog="Flags win over config files; KEY VALUE pairs, last, win over flags.\n\n"
-        f"examples, which need no download:\n{EXAMPLE}\n\nexit code: 0 done, 2 a mistake in what "
-        "was given or found, 130 interrupted",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--root", default="", help="folder that holds the datasets")
-    add("--output-dir", default="", help="where log, checkpoints and results go")
-    add("--resume", default="", help="output folder of an interrupted run to continue")
-    add("--seed", type=int, default=None, help="seeds everything; negative or absent: not seeded")
-    add("--source-domains", nargs="+", help="source domains, for datasets with domains")
-    add("--target-domains", nargs="+", help="target domains, for datasets with domains")
-    add("--transforms", nargs="+", help="names of training transforms")
-    add("--config-file", default="", help="YAML file of the method; CoOp/tiny is found, too")
-    add("--dataset-config-file", default="", help="YAML file of the dataset; digits is found, too")
-    add("--trainer", default="", help="CoOp, CoCoOp, ZeroshotCLIP, ZeroshotCLIP2, ...")
-    add("--backbone", default="", help="name of a CLIP, such as ViT-B/16 or tiny")
-    add("--backbone-path", default="", help="CLIP weights file of your own")
-    add("--head", default="", help="name of a classification head, for methods that have one")
-    add("--overwrite", action="store_true", help="delete what an earlier run left in --output-dir")
-    add("--eval-only", action="store_true", help="evaluate, do not train")
-    add("--model-dir", type=expanduser, default="", help="output folder of the run to evaluate")
-    add("--load-epoch", type=int, help="epoch to evaluate; absent: the best, or the last")
-    add("--no-train", action="store_true", help="build everything, then stop")
-    add("--train-batch-size", type=int, help="images in a training batch")
-    add("--epoch", type=int, help="number of epochs")
-    add("--subsample-classes", help="all, base (first half of the classes) or new (the rest)")
-    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, such as OPTIM.LR 0.002")
-    return parser
 
 
 def completed(args: argparse.Namespace) -> argparse.Namespace:
@@ -137,6 +78,11 @@ def main(args: argparse.Namespace) -> float | None:
         The accuracy in per cent; None with --no-train, or with TEST.NO_TEST.
     """
     args = completed(args)
+    with hushed(args.quiet):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> float | None:
     cfg = setup_cfg(args)
     folder = RunFolder(cfg, args)
     prepare_device(cfg)
@@ -159,5 +105,12 @@ def main(args: argparse.Namespace) -> float | None:
             return None if args.no_train else trainer.train()
 
 
+def command() -> None:
+    args = build_parser().parse_args()
+    accuracy = main(args)
+    if args.quiet and accuracy is not None:
+        print(f"accuracy: {accuracy:.1f}%")
+
+
 if __name__ == "__main__":
-    raise SystemExit(run_cli(lambda: main(build_parser().parse_args())))
+    raise SystemExit(run_cli(command))

@@ -1,16 +1,17 @@
 """Zero-shot CLIP, CoOp and CoCoOp on the embedded default, three seeds: a table and a chart.
 
-The runs are the sweep's: base to new classes by the protocol `base2new`, all ten classes by
-`fewshot`. Started again, it repeats nothing that is finished.
+The runs are those of `python -m sweep run demo`, and `status` and `report` tell of them. Started
+again, it repeats nothing that is finished.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,9 +22,10 @@ from tabulate import tabulate
 
 from dassl.utils import UserError
 from dassl.utils.cli import run_cli
-from sweep.plan.protocols import BASE_TO_NEW, FEW_SHOT, Cell, Setting
-from sweep.plan.recipes import CLIP, COCOOP, COOP_WORDS, EMBEDDED, SEEDS, Method
-from sweep.plan.request import in_order
+from dassl.utils.text import counted
+from sweep.plan.protocols import DEMO, Cell
+from sweep.plan.recipes import EMBEDDED, SEEDS, Method
+from sweep.plan.request import Request, in_order
 from sweep.plan.table import Row
 from sweep.report.formats import ours
 from sweep.report.plots import bar_figure
@@ -34,18 +36,22 @@ from sweep.work.gpus import find_places
 from sweep.work.local import LocalExecutor
 from sweep.work.runner import Sweep
 
-METHODS = (replace(CLIP, label="zero-shot CLIP"), COOP_WORDS, COCOOP)
+METHODS = DEMO.default.methods
 PARTS = {
     "base": "base classes\n(trained on)",
     "new": "new classes\n(never seen)",
-    "all": "all ten\n(trained on all)",
+    "whole": "all ten\n(trained on all)",
 }
 
 
 def plan(seeds: Sequence[int]) -> list[Cell]:
     """Returns the numbers of the table, each with the runs that give it."""
-    setting = Setting(METHODS, (EMBEDDED,), tuple(dict.fromkeys(seeds)), parts=("base", "new"))
-    return [*BASE_TO_NEW.cells(setting), *FEW_SHOT.cells(setting)]
+    return request(seeds).cells()
+
+
+def request(seeds: Sequence[int]) -> Request:
+    """Returns what the demo asks of a sweep."""
+    return Request(DEMO.name, seeds=tuple(dict.fromkeys(seeds)))
 
 
 def run(cells: Sequence[Cell], root: Path, output: Path) -> None:
@@ -60,7 +66,9 @@ def run(cells: Sequence[Cell], root: Path, output: Path) -> None:
     sweep = Sweep([Job(run, output, data) for run in runs], len(places.names))
     sweep.find_finished()
     done = len(runs) - len(sweep.open_runs())
-    print(f"{len(runs)} runs, {done} of them finished before, {sweep.at_once} at once", flush=True)
+    print(
+        f"{counted(len(runs), 'run')}, {done} finished before, {sweep.at_once} at once", flush=True
+    )
     # The model is so small that a second thread only gets in the way.
     sweep.run(LocalExecutor(sweep.at_once, 1, places.names))
     if sweep.failed:
@@ -105,6 +113,7 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     cells, output = plan(args.seeds), args.output_dir
+    request(args.seeds).save(output)
     run(cells, args.root, output)
     rows = rows_of(cells, output)
     chart(rows, output / "chart.png")
@@ -116,7 +125,22 @@ def main() -> None:
     print(f"Logs             {output}/<part>/{folder}/log.txt")
     print(f"Run records      {output}/<part>/{folder}/results.jsonl")
     print(f"Learned prompts  {output}/train_<classes>/{folder}/prompt_learner/")
-    print(f"Took {time.monotonic() - start:.0f} s")
+    print(f"Took {time.monotonic() - start:.0f} s\n\n{next_steps(cells, args.root, output)}")
+
+
+def next_steps(cells: Sequence[Cell], root: Path, output: Path) -> str:
+    """Returns the commands that go on from here."""
+    learned = next(c.runs[0] for c in cells if c.part == "whole" and c.method.trainer == "CoOp")
+    command = "python"
+    if sys.executable != shutil.which(command):  # of demo.sh's .venv, which is not activated
+        command = os.path.relpath(sys.executable)
+    return (
+        f"Next, a page with all of it:  {command} -m sweep report --output {output}\n"
+        f"Classify pictures:            {command} predict.py {learned.folder(output)} "
+        f"{root / EMBEDDED / 'images/3_three'}\n"
+        f"Images of your own:           {command} -m sweep run fewshot --datasets folder "
+        "--root FOLDER --shots 16 --backbone ViT-B/16"
+    )
 
 
 if __name__ == "__main__":

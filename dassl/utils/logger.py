@@ -23,9 +23,15 @@ _LATER = re.compile(r"-(\d{4}(?:-\d\d){5})(?:-(\d+))?")  # time, and number with
 class PlainHandler(logging.Handler):
     """Prints each message as it is: the lines that log parsers know have no date and no level."""
 
+    hushed = False  # notes and worse alone reach the terminal; a log file gets everything
+
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout  # whatever stands for it at the moment
-        print(printable(record.getMessage(), stream), flush=True)
+        message = printable(record.getMessage(), stream)
+        if not PlainHandler.hushed or record.levelno >= logging.WARNING:
+            print(message, flush=True)
+        elif isinstance(stream, Logger):
+            stream.write_to_file(f"{message}\n")
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -39,6 +45,16 @@ def get_logger(name: str) -> logging.Logger:
         package.addHandler(PlainHandler())
         package.setLevel(logging.INFO)
     return logging.getLogger(name)
+
+
+@contextmanager
+def hushed(on: bool = True) -> Iterator[None]:
+    """Shows notes and worse alone; a log file gets all that is said."""
+    before, PlainHandler.hushed = PlainHandler.hushed, on
+    try:
+        yield
+    finally:
+        PlainHandler.hushed = before
 
 
 @contextmanager
@@ -87,6 +103,10 @@ class Logger:
         # A carriage return is left to the progress bars of others; our messages hold none.
         msg = "\r".join(visible(part) for part in msg.split("\r"))
         self.console.write("\r".join(printable(part, self.console) for part in msg.split("\r")))
+        self.write_to_file(msg)
+
+    def write_to_file(self, msg: str) -> None:
+        """Writes to the log file alone."""
         if self.file is not None:
             self.file.write(msg)
             if "\n" in msg:

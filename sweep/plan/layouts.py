@@ -10,12 +10,16 @@ from sweep.plan.table import Arrangement, Numbers, Row, Table, Value
 # --- base to new ----------------------------------------------------------------------------------
 
 
+# All classes are another thing after a training on half of them than after one on all.
+ALL_HEADS = {"all": "all, after base", "whole": "all, after all"}
+
+
 def base_to_new(table: Table, numbers: Numbers) -> Arrangement:
     """Rows: datasets, their average first, and methods; columns: base, new, H, all."""
     setting = table.setting
     parts = [p for p in ("base", "new") if p in setting.parts]
     columns = [*parts, "H"] if len(parts) == 2 else parts
-    columns += ["all"] if "all" in setting.parts else []
+    columns += [head for part, head in ALL_HEADS.items() if part in setting.parts]
     by_dataset = {
         (dataset, method): _halves(table, numbers, method, dataset)
         for dataset in setting.datasets
@@ -38,7 +42,7 @@ def _halves(table: Table, numbers: Numbers, method: Method, dataset: str) -> dic
         place = (method, dataset, part, setting.shots[0], setting.backbone)
         found = numbers.cell(*place, split=part)
         if found is not None:
-            values[part] = found
+            values[ALL_HEADS.get(part, part)] = found
     return _with_harmonic(table, numbers, method, paper_name(dataset), values)
 
 

@@ -4,6 +4,8 @@ few-shot        train on k images a class, test on all classes (CoOp section 4.2
 base2new        train on the first half of the classes, test on both halves (CoCoOp section 4.1)
 cross-dataset   train on ImageNet, test on ten other datasets (CoCoOp section 4.2)
 domain          train on ImageNet, test on its four variants (CoOp section 4.3, CoCoOp section 4.3)
+
+The demo's is base2new on the embedded default, with a training on all classes beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from sweep.plan.recipes import (
     CLIP,
     COCOOP,
     COOP_WORDS,
+    EMBEDDED,
     LINEAR_PROBE,
     SEEDS,
     SHOTS,
@@ -33,7 +36,7 @@ class Cell:
     Attributes:
         method: row.
         dataset: file in configs/datasets.
-        part: "base", "new", "all", "source" or "target".
+        part: "base", "new", "all", "source" or "target"; "whole": all, after training on all.
         shots: training images per class of the method's training; 0: none.
         backbone: of all runs.
         runs: one a seed.
@@ -104,6 +107,12 @@ def _tested_on(
     return trained if part == "base" else evaluation_of(trained, classes=part)
 
 
+def _demo(setting: Setting) -> Iterator[Cell]:
+    yield from _base_to_new(replace(setting, parts=("base", "new")))
+    for cell in _few_shot(setting):
+        yield replace(cell, part="whole", shots=setting.shots[0])
+
+
 def _transfer(setting: Setting) -> Iterator[Cell]:
     shots = setting.shots[0]
     for method in setting.methods:
@@ -153,6 +162,16 @@ BASE_TO_NEW = Protocol(
     "train on half of the classes, test on these, on the others, and on all together",
     Setting((CLIP, *_LEARNED), _ALL),
     _base_to_new,
+)
+DEMO = Protocol(
+    "demo",
+    "the embedded default: from base to new classes, and trained on all; no download",
+    Setting(
+        (replace(CLIP, label="zero-shot CLIP"), *_LEARNED),
+        (EMBEDDED,),
+        parts=("base", "new", "whole"),
+    ),
+    _demo,
 )
 CROSS_DATASET = Protocol(
     "crossdataset",

@@ -44,6 +44,7 @@ SHOTS = (1, 2, 4, 8, 16)
 EPOCHS = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
 IMAGENET_EPOCHS = 50
 BACKBONES = {"RN50": "rn50", "RN101": "rn101", "ViT-B/32": "vit_b32", "ViT-B/16": "vit_b16"}
+MOST = "vit_b16"  # every method has a recipe for it
 # The embedded default has recipes of its own: a small CLIP, images of 32 pixels.
 EMBEDDED = "digits"
 
@@ -80,7 +81,8 @@ class Method:
         """Returns the config file and the options for one dataset.
 
         Where upstream has no file for a number of epochs, the file for 200 is used and
-        OPTIM.MAX_EPOCH set.
+        OPTIM.MAX_EPOCH set; where there is none for a backbone, that for ViT-B/16 with another
+        MODEL.BACKBONE.NAME.
         """
         if self.fixed:
             return self.recipe, self.opts
@@ -89,15 +91,17 @@ class Method:
             return f"{folder}/tiny", self.opts
         epochs = EPOCHS.get(shots, 200 if shots > 16 else 100)
         epochs = IMAGENET_EPOCHS if dataset == "imagenet" else epochs
-        if "{backbone}" not in name and BACKBONES.get(backbone, "vit_b16") not in name:
-            return self.recipe, ("MODEL.BACKBONE.NAME", backbone, *self.opts)
-        stem = BACKBONES.get(backbone, backbone)
+        stem, opts = BACKBONES.get(backbone, backbone), self.opts
+        if not config_exists(f"{folder}/{name.format(backbone=stem, epochs='')}") or (
+            "{backbone}" not in name and stem != MOST
+        ):  # the file for ViT-B/16, which differs in nothing but the backbone
+            stem, opts = MOST, ("MODEL.BACKBONE.NAME", backbone, *opts)
         tag = "" if epochs == 200 else f"_ep{epochs}"
         exact = f"{folder}/{name.format(backbone=stem, epochs=tag)}"
         if config_exists(exact):
-            return exact, self.opts
+            return exact, opts
         general = f"{folder}/{name.format(backbone=stem, epochs='')}"
-        return general, ("OPTIM.MAX_EPOCH", str(epochs), *self.opts)
+        return general, ("OPTIM.MAX_EPOCH", str(epochs), *opts)
 
 
 def paper_name(dataset: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dassl.utils import UnknownNameError
 from dassl.utils.errors import not_one_of
 from sweep.plan import layouts
-from sweep.plan.protocols import BASE_TO_NEW, CROSS_DATASET, DOMAIN, FEW_SHOT, Setting
+from sweep.plan.protocols import BASE_TO_NEW, CROSS_DATASET, DEMO, DOMAIN, FEW_SHOT, Setting
 from sweep.plan.recipes import (
     BENCHMARK,
     CLIP,
@@ -204,6 +204,7 @@ _PROTOCOLS = tuple(
         (BASE_TO_NEW, layouts.base_to_new, "cocoop_table1", (H_NOTE,)),
         (CROSS_DATASET, layouts.transfer, "cocoop_table2", ()),
         (DOMAIN, layouts.transfer, "cocoop_table3", ()),
+        (DEMO, layouts.base_to_new, "", (H_NOTE,)),
     )
 )
 TABLES = {table.name: table for table in (*_PROTOCOLS, *_PAPERS)}

@@ -16,6 +16,7 @@ from dassl.utils.files import write_text
 from dassl.utils.logger import get_logger
 from dassl.utils.text import visible
 from sweep.plan.arguments import add_request, request_of
+from sweep.plan.own import own_name
 from sweep.plan.request import Request, kept_requests
 from sweep.plan.tables import TABLES
 from sweep.report.formats import FORMATS, terminal
@@ -23,6 +24,7 @@ from sweep.report.grid import Grid, build
 from sweep.report.html import page
 from sweep.report.parse import folders_of_seeds, mean_of, parse_folder, summary
 from sweep.report.records import MixedRecordsError
+from sweep.work.own_data import SPLITS, embedded_note
 
 logger = get_logger(__name__)
 
@@ -104,8 +106,14 @@ def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> G
         for title, path in pictures
         if path.is_file()
     )
-    command = f"Made with: python -m sweep run {request.flags()}"
-    return replace(grid, notes=(*grid.notes, command), links=links)
+    splits = [output / SPLITS / f"{own_name(run.dataset)}.csv" for run in request.runs()]
+    links += tuple(
+        (f"The split of {path.stem}", Path(os.path.relpath(path, target.parent)).as_posix())
+        for path in dict.fromkeys(splits)
+        if path.is_file()
+    )
+    said = (*embedded_note(request.runs()), f"Made with: python -m sweep run {request.flags()}")
+    return replace(grid, notes=(*grid.notes, *said), links=links)
 
 
 # --- parse ----------------------------------------------------------------------------------------

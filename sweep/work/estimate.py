@@ -76,7 +76,7 @@ class Estimator:
 def _kind(run: Run) -> str:
     settings = flat(run.settings)
     del settings["OPTIM.MAX_EPOCH"], settings["DATASET.NUM_SHOTS"]
-    return json.dumps([run.trains, settings], sort_keys=True)
+    return json.dumps([run.trains, run.dataset, settings], sort_keys=True)
 
 
 def _images(run: Run) -> int:

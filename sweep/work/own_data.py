@@ -21,6 +21,7 @@ from sweep.plan.own import is_own, own_name
 from sweep.plan.recipes import EMBEDDED
 from sweep.plan.run import Run
 
+SPLITS = "splits"  # folder in the output folder
 HALVES = 4  # classes, so that both base and new classes are two or more
 
 
@@ -52,12 +53,12 @@ def prepare_own_data(runs: Sequence[Run], root: str, output: Path) -> list[str]:
                 f"classes takes {HALVES} or more, two to learn and two that are new. `fewshot` "
                 "trains and tests on all classes."
             )
-        path = output / "splits" / f"{own_name(name)}.csv"
+        path = output / SPLITS / f"{own_name(name)}.csv"
         write_text(path, split_table(dataset))
         sizes = ", ".join(f"{len(items):,} {part}" for part, items in _parts(dataset).items())
         said.append(
             f"{own_name(name)}: {counted(n_cls, 'class', 'classes')}; {sizes} images. The split "
-            f"is kept in {path}; to hold on to it when images come or go: DATASET.CSV {path}"
+            f"is kept in {path}; to hold on to it when images come or go: --opts DATASET.CSV {path}"
         )
     return said + embedded_note(runs)
 

@@ -185,11 +185,8 @@ class Sweep:
         total = len(self.jobs)
         if not self.failed:
             return "The run is finished." if total == 1 else f"All {total:,} runs are finished."
-        done = total - len(self.failed)
-        lines = [
-            f"{done} of {counted(total, 'run')} {'is' if done == 1 else 'are'} finished, "
-            f"{len(self.failed)} failed:"
-        ]
+        finished = total - len(self.failed)
+        lines = [f"{finished} of {counted(total, 'run')} finished, {len(self.failed)} failed:"]
         for run, error in self.failed.items():
             folder = self.jobs[run].folder.path
             where = "" if error.startswith("not run") else f"\n    see {folder}/error.txt, log.txt"

@@ -1,8 +1,10 @@
 """The version is `dassl.__version__`; the files that people read name the same one."""
 
 import re
+import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 import dassl
@@ -24,8 +26,20 @@ def test_changelog():
     assert numbers == sorted(set(numbers), reverse=True), "newest first"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
 def test_pyproject():
-    """Nothing is installed as a package, so there is no second place for the version."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert "[project]" not in text
-    assert not re.search(r"^version\b", text, re.M)
+    """Version and dependencies stand elsewhere; of the packages, nothing is installed."""
+    import tomllib
+
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, tool = content["project"], content["tool"]["setuptools"]
+    assert project["dynamic"] == ["version", "dependencies"]
+    assert tool["dynamic"] == {
+        "version": {"attr": "dassl.__version__"},
+        "dependencies": {"file": ["requirements.txt"]},
+    }
+    assert (tool["packages"], tool["py-modules"]) == ([], ["promptlearn"])
+    wanted = (ROOT / "requirements-test.txt").read_text(encoding="utf-8").split()
+    assert wanted == ["-r", "requirements.txt", *project["optional-dependencies"]["dev"]]
+    extras = {"open_clip", "export", "ray", "dev"}
+    assert project["optional-dependencies"].keys() == extras

@@ -20,7 +20,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     return {row.labels[0]: row for row in demo.rows_of(cells, folder / "output")}
 
 
-@pytest.mark.parametrize(("part", "points"), [("base", 3), ("all", 5)])
+@pytest.mark.parametrize(("part", "points"), [("base", 3), ("whole", 5)])
 def test_coop_gains_over_zero_shot(rows: dict[str, Row], part: str, points: float):
     learned, hand_written = rows["CoOp"].values[part], rows["zero-shot CLIP"].values[part]
     assert (learned.n, hand_written.n) == (3, 1)

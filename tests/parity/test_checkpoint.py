@@ -169,6 +169,13 @@ def test_loading_for_evaluation(data: Path, coop: Path, tmp_path: Path):
     assert not list(tmp_path.iterdir()), "a run that cannot start leaves nothing behind"
 
 
+def test_without_an_epoch_the_last_one_is_evaluated(data: Path, coop: Path, tmp_path: Path):
+    """Upstream stops where there is no best one."""
+    run(data, tmp_path, *COOP, eval_only=True, model_dir=str(coop))
+    assert "There is no model-best.pth.tar; the last epoch, 3, is taken" in log_lines(tmp_path)
+    assert json.loads((tmp_path / "results.jsonl").read_text())["epoch"] == 3
+
+
 def test_another_method_is_refused(data: Path, coop: Path, tmp_path: Path):
     """Upstream takes CoOp's file for CoCoOp in silence and evaluates an untrained Meta-Net."""
     flags = {"eval_only": True, "model_dir": str(coop), "load_epoch": 3, **COCOOP}

@@ -34,6 +34,7 @@ COUNTS = {
     "fewshot": 11 + 2 * 5 * 11 * 3,
     "crossdataset": 2 * 3 * (1 + 10),
     "domain": 5 + 2 * 3 * (1 + 4),
+    "demo": 3 + 2 * 3 * 3,  # CLIP three times; trained on base, tested on new, trained on all
 }
 
 

@@ -270,7 +270,7 @@ def test_dry_run_and_status(tmp_path: Path, capsys):
     flags = ["base2new", "--trainers", "CoOp", "--datasets", "digits", "--seeds", "1"]
     flags += ["--output", str(tmp_path / "out"), "--root", str(tmp_path)]
     assert main(["run", *flags, "--dry-run"]) == 0
-    assert "3 runs: 1 that train" in capsys.readouterr().out
+    assert "3 runs: 1 to train" in capsys.readouterr().out
     assert not (tmp_path / "out").exists(), "a dry run leaves nothing behind"
     request = Request("base2new", ("CoOp",), ("digits",), (1,))
     request.save(tmp_path / "out")
@@ -292,3 +292,59 @@ def test_a_folder_that_cannot_be_written_fails_the_run_alone(tmp_path: Path, dat
         outcome = execute(Job(TRAIN, tmp_path / "out", str(data)))
     assert outcome.state == "failed"
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+# --- what is said meanwhile -----------------------------------------------------------------------
+
+
+class Slow(Here):
+    """An executor whose runs end at the second look."""
+
+    looks = 0
+
+    def wait(self, timeout: float | None = None) -> list:
+        self.looks += 1
+        return super().wait() if self.looks % 2 == 0 else []
+
+
+@pytest.mark.parametrize(
+    ("every", "talk", "begins", "running", "done"),
+    [(0, 0, 0, 0, 2), (1e-9, 0, 0, 2, 2), (0, 1, 2, 0, 2), (1e-9, -1, 0, 0, 0)],
+)
+def test_as_many_lines_as_a_person_wants(
+    every: float, talk: int, begins: int, running: int, done: int, tmp_path: Path, capsys
+):
+    jobs = [Job(run, tmp_path, "data") for run in (TRAIN, NEW)]
+    sweep = Sweep(jobs, every=every, talk=talk)
+    sweep.run(Slow(lambda job: Outcome("done", 50.0, 1.0)))
+    lines = capsys.readouterr().out.splitlines()
+    log = str(TRAIN.folder(tmp_path) / "log.txt")
+    assert sum(" begins " in line for line in lines) == begins
+    assert sum(" running " in line for line in lines) >= running
+    assert bool(running) == any(" running " in line and log in line for line in lines)
+    assert sum(" done " in line for line in lines) == done
+
+
+def test_failures_are_told_in_any_case(tmp_path: Path, capsys):
+    sweep = Sweep([Job(TRAIN, tmp_path, "data")], talk=-1)
+    sweep.run(Here(lambda job: Outcome("failed", error="no weights")))
+    assert "FAILED" in capsys.readouterr().out
+    assert sweep.summary("again").startswith("0 of 1 run finished, 1 failed:")
+
+
+def test_weights_that_cannot_be_had_are_told_once(data: Path, tmp_path: Path, monkeypatch, capsys):
+    from dassl.utils.download import DownloadError
+    from encoders import openai
+
+    def nothing(url: str, *_: object, **__: object) -> None:
+        raise DownloadError(f"{url} cannot be fetched: no network")
+
+    monkeypatch.setattr(openai, "download", nothing)
+    flags = ["--datasets", "digits", "--root", str(data), "--output", str(tmp_path / "out")]
+    pair = ["--opts", "MODEL.BACKBONE.NAME", "ViT-B/16"]
+    with pytest.raises(DownloadError) as error:
+        main(["run", "base2new", *flags, *pair])
+    assert str(error.value).count("cannot be fetched") == 1
+    assert str(openai.weights_file("ViT-B/16")) in str(error.value)
+    assert "--backbone tiny" in str(error.value)
+    assert not (tmp_path / "out").exists()
