@@ -17,9 +17,21 @@ from datasets.manage.commands import (
     verify_own,
 )
 
+EXAMPLES = """examples:
+  python -m datasets list
+  python -m datasets download EuroSAT --root data
+  python -m datasets verify Folder --root ~/birds      images of your own
+
+exit code: 0 OK, 1 something is wrong, 2 not there, or a mistake in what was given"""
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m datasets", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:

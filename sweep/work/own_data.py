@@ -53,7 +53,7 @@ def prepare_own_data(runs: Sequence[Run], root: str, output: Path) -> list[str]:
                 f"classes takes {HALVES} or more, two to learn and two that are new. `fewshot` "
                 "trains and tests on all classes."
             )
-        path = output / SPLITS / f"{own_name(name)}.csv"
+        path = output.absolute() / SPLITS / f"{own_name(name)}.csv"
         write_text(path, split_table(dataset))
         sizes = ", ".join(f"{len(items):,} {part}" for part, items in _parts(dataset).items())
         said.append(
