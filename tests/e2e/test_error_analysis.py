@@ -191,7 +191,7 @@ def test_the_command_and_the_report(data: Path, tmp_path: Path, capsys, monkeypa
     assert main(["run", *flags, "--error-analysis", *opts]) == 0
     out = capsys.readouterr().out
     assert "0 are finished; 3 to do" in out
-    assert "1 of these are finished, and only tested again" in out
+    assert "1 of these is finished, and only tested again" in out
     assert "] tested  CoOp digits, base classes, 1 shots, seed 1" in out
     assert out.count("] done ") == 2
     assert main(["report", "--output", str(tmp_path)]) == 0

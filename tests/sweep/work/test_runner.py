@@ -182,7 +182,7 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path, capsys):
     assert [job.run for job in executor.jobs] == [TRAIN, *runs[2:]]
     assert sweep.failed == {TRAIN: "the disk is full", NEW: "not run: its training failed"}
     text = sweep.summary("python -m sweep run base2new")
-    assert "2 of 4 runs are finished" in text
+    assert "2 of 4 runs finished, 2 failed" in text
     assert "python -m sweep run base2new" in text
     assert str(TRAIN.folder(tmp_path)) in text
     assert "FAILED  CoOp digits, base classes, 2 shots, seed 1: the disk is full" in (
