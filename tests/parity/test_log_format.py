@@ -30,6 +30,7 @@ OURS_ALONE = (
     "Note: there is no",
     "The learning-rate schedule was saved",
     "It rests on:",
+    "Note: the embedded CLIP",
 )
 
 
