@@ -15,7 +15,7 @@ from tests.runs import log_lines, make_eurosat, run
 GOLDEN = json.loads((Path(__file__).parent / "golden/checkpoint.json").read_text())
 COOP = ("DATASET.NUM_SHOTS", "2", "TRAINER.COOP.PREC", "fp32", "DATALOADER.TRAIN_X.BATCH_SIZE", "4")
 COCOOP = {"trainer": "CoCoOp", "recipe": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
-OURS_ALONE = {"config.yaml", "results.jsonl"}
+OURS_ALONE = {"config.yaml", "results.jsonl", "model.json"}
 
 
 @pytest.fixture(scope="module")
