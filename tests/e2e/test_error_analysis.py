@@ -192,7 +192,7 @@ def test_the_command_and_the_report(data: Path, tmp_path: Path, capsys, monkeypa
     out = capsys.readouterr().out
     assert "0 are finished; 3 to do" in out
     assert "1 of these is finished, and only tested again" in out
-    assert "] tested  CoOp digits, base classes, 1 shots, seed 1" in out
+    assert "] tested  CoOp digits, base classes, 1 shot, seed 1" in out
     assert out.count("] done ") == 2
     assert main(["report", "--output", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
