@@ -5,6 +5,7 @@ Frozen weights allow what `nn.Linear` cannot do:
 - Constants fold into the weights, once, in float64 (`FrozenBlock`): the scale and shift of a norm
   go into the projection behind it, the softmax scale into the queries' projection, and the 1.702
   of QuickGELU into the two layers around it, as u * sigmoid(1.702 u) = silu(1.702 u) / 1.702.
+  GELU, which towers of other packages have, stays the exact one, by the error function.
 - The backward pass is one product, with the transposed weight, and keeps no input.
 - Weights are laid out for the processor beforehand (`gemm`).
 
@@ -13,19 +14,55 @@ Shapes: R rows (of any tokens), D width. Rows may have leading dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from dassl.utils.errors import ConfigError
 from encoders.kernels import second_order
 from encoders.kernels.folding import fold_norm
 from encoders.kernels.gemm import BACKENDS
 
 QUICK_GELU = 1.702  # CLIP's activation is u * sigmoid(1.702 u)
 CPU_ROWS = 768  # at most so many rows of an MLP at a time on a CPU: the hidden layer fits the cache
+
+
+@dataclass(frozen=True)
+class Activation:
+    """u → name(scale * u) / scale, between the two layers of an MLP.
+
+    Attributes:
+        name: what the GEMM backends call the function itself.
+        scale: folds into the layer before, its inverse into the one behind.
+        of: the function.
+        backward: gradient of its result and its argument → gradient of its argument.
+    """
+
+    name: str
+    scale: float
+    of: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS = {
+    "quick_gelu": Activation("silu", QUICK_GELU, F.silu, torch.ops.aten.silu_backward),
+    "gelu": Activation("gelu", 1.0, F.gelu, torch.ops.aten.gelu_backward),
+}
+
+
+def activation_of(block: Any) -> Activation:
+    """Returns the activation of a residual block's MLP; raises ConfigError for an unknown one."""
+    module = block.mlp.gelu
+    if type(module).__name__ == "QuickGELU":  # each package has a class of its own
+        return ACTIVATIONS["quick_gelu"]
+    if isinstance(module, nn.GELU) and module.approximate == "none":
+        return ACTIVATIONS["gelu"]
+    raise ConfigError(f"the activation {module} cannot be run; expected QuickGELU or the exact GELU")
 
 
 class FrozenLinear:
@@ -53,8 +90,8 @@ class FrozenLinear:
             return _FrozenLinear.apply(x, self)
         return self.forward(x)
 
-    def forward(self, x: Tensor, silu: bool = False, bias: bool = True) -> Tensor:
-        return self._forward(x.to(self.dtype), self.bias if bias else None, silu)
+    def forward(self, x: Tensor, activation: str = "", bias: bool = True) -> Tensor:
+        return self._forward(x.to(self.dtype), self.bias if bias else None, activation)
 
     def backward(self, grad: Tensor) -> Tensor:
         """(..., out) → (..., in)"""
@@ -89,22 +126,23 @@ class _TransposedLinear(torch.autograd.Function):
 
 
 class FrozenMLP:
-    """x → x + proj(silu(fc(norm(x)))): the second half of a block, with its residual.
+    """x → x + proj(act(fc(norm(x)))): the second half of a block, with its residual.
 
     The rows do not see each other, so on a CPU they go through in groups that fit the cache.
     """
 
-    def __init__(self, fc: FrozenLinear, proj: FrozenLinear, eps: float) -> None:
-        self.fc, self.proj, self.eps = fc, proj, eps
+    def __init__(self, fc: FrozenLinear, proj: FrozenLinear, act: Activation, eps: float) -> None:
+        self.fc, self.proj, self.act, self.eps = fc, proj, act, eps
 
     @classmethod
     def of(cls, block: Any, dtype: torch.dtype, backend: str) -> FrozenMLP:
         """Folds the second half of clip's ResidualAttentionBlock."""
-        fc, proj = block.mlp.c_fc, block.mlp.c_proj
+        fc, proj, act = block.mlp.c_fc, block.mlp.c_proj, activation_of(block)
         weight, bias = fold_norm(block.ln_2, fc.weight, fc.bias)
         return cls(
-            FrozenLinear(QUICK_GELU * weight, QUICK_GELU * bias, dtype, backend),
-            FrozenLinear(proj.weight.double() / QUICK_GELU, proj.bias, dtype, backend),
+            FrozenLinear(act.scale * weight, act.scale * bias, dtype, backend),
+            FrozenLinear(proj.weight.double() / act.scale, proj.bias, dtype, backend),
+            act,
             block.ln_2.eps,
         )
 
@@ -113,13 +151,13 @@ class FrozenMLP:
         rows = x.reshape(-1, x.shape[-1])  # (R, D)
         if torch.is_grad_enabled() and x.requires_grad:
             if second_order.is_wanted():
-                return x + self.proj(F.silu(self.fc(norm(x, self.eps))))
+                return x + self.proj(self.act.of(self.fc(norm(x, self.eps))))
             return _FrozenMLP.apply(rows, self).view(x.shape)
         out = [part + self._infer(part) for part in _groups(rows)]
         return _join(out).view(x.shape)
 
     def _infer(self, x: Tensor) -> Tensor:
-        return self.proj.forward(self.fc.forward(norm(x, self.eps), silu=True))
+        return self.proj.forward(self.fc.forward(norm(x, self.eps), self.act.name))
 
 
 class _FrozenMLP(torch.autograd.Function):
@@ -129,7 +167,7 @@ class _FrozenMLP(torch.autograd.Function):
         for part in _groups(x):
             normed, mean, rstd = torch.native_layer_norm(part, part.shape[-1:], None, None, mlp.eps)
             hidden = mlp.fc.forward(normed)  # (R, 4 D): what the activation's gradient needs
-            out.append(part + mlp.proj.forward(F.silu(hidden)))
+            out.append(part + mlp.proj.forward(mlp.act.of(hidden)))
             saved += [mean, rstd, hidden]
         ctx.mlp = mlp
         ctx.save_for_backward(x, *saved)
@@ -142,7 +180,7 @@ class _FrozenMLP(torch.autograd.Function):
         result = []
         for i, (part, dy) in enumerate(zip(_groups(x), _groups(grad))):
             mean, rstd, hidden = saved[3 * i : 3 * i + 3]
-            dhidden = torch.ops.aten.silu_backward(ctx.mlp.proj.backward(dy), hidden)
+            dhidden = ctx.mlp.act.backward(ctx.mlp.proj.backward(dy), hidden)
             dnormed = ctx.mlp.fc.backward(dhidden).to(part.dtype)
             dx, _, _ = torch.ops.aten.native_layer_norm_backward(
                 dnormed, part, part.shape[-1:], mean, rstd, None, None, [True, False, False]

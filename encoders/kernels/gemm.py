@@ -3,6 +3,8 @@
 Weights that never change can be laid out for the processor beforehand. Which library does it is a
 rule, not a measurement: two processes on one machine compute the same bits.
 
+An activation may follow a product: "silu", "gelu" (the exact one) or, "", none.
+
 Shapes: R rows (of any tokens). Rows may have leading dimensions.
 """
 
@@ -21,12 +23,23 @@ class TorchProduct:
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight  # (out, in)
 
-    def __call__(self, x: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, bias: Tensor | None = None, activation: str = "") -> Tensor:
         out = F.linear(x, self.weight, bias)
-        return F.silu(out, inplace=True) if silu else out
+        if activation == "silu":
+            return F.silu(out, inplace=True)
+        return F.gelu(out) if activation == "gelu" else out
 
     def dense(self) -> Tensor:
         return self.weight
+
+
+# oneDNN's name, constants and algorithm of an activation behind a product. Its "swish" has no
+# constant here: it is silu. GELU's algorithm "none" is the exact one, by the error function.
+_ONEDNN: dict[str, tuple[str, list, str]] = {
+    "": ("none", [], ""),
+    "silu": ("swish", [], ""),
+    "gelu": ("gelu", [], "none"),
+}
 
 
 class OneDnnProduct:
@@ -41,11 +54,10 @@ class OneDnnProduct:
         self.linear = ops._linear_pointwise
         self.weight = ops._reorder_linear_weight(weight.contiguous())
 
-    def __call__(self, x: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, bias: Tensor | None = None, activation: str = "") -> Tensor:
         if x.numel() == 0:
             return x.new_empty(*x.shape[:-1], self.weight.shape[0])
-        # oneDNN's "swish" has no constant here: it is silu
-        return self.linear(x, self.weight, bias, "swish" if silu else "none", [], "")
+        return self.linear(x, self.weight, bias, *_ONEDNN[activation])
 
     def dense(self) -> Tensor:
         return self.weight.to_dense()
@@ -75,7 +87,8 @@ def onednn_works(dtype: torch.dtype = torch.float32) -> bool:
         if not torch.backends.mkldnn.is_available():
             return False
         ours, plain = (BACKENDS[name](weight) for name in ("onednn", "torch"))
-        same = torch.allclose(ours(x, silu=True), plain(x, silu=True), rtol=off, atol=off)
+        pairs = [(ours(x, activation=name), plain(x, activation=name)) for name in _ONEDNN]
+        same = all(torch.allclose(*pair, rtol=off, atol=off) for pair in pairs)
         return same and torch.equal(ours.dense(), weight)
     except (AttributeError, RuntimeError, TypeError):  # another torch: no such operator
         return False
