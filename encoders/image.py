@@ -123,8 +123,9 @@ def require_patches(visual: Any) -> None:
     """Raises ConfigError if an image tower has no patches for prompts to stand behind."""
     if not hasattr(visual, "class_embedding"):
         raise ConfigError(
-            "visual prompts stand behind the patches of a vision transformer, and "
-            f"{type(visual).__name__} has none: choose a ViT for MODEL.BACKBONE.NAME"
+            "visual prompts stand behind the patches of a plain vision transformer, and "
+            f"{getattr(visual, 'kind', type(visual).__name__)} is none: choose a ViT for "
+            "MODEL.BACKBONE.NAME"
         )
 
 

@@ -1,4 +1,7 @@
-"""A name or a file → CLIP's towers, its tokenizer and its logit scale."""
+"""A name or a file → CLIP's towers, its tokenizer and its logit scale.
+
+OpenAI's names and files are read by `openai`, those that begin with "open_clip:" by `open_clip`.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dassl.utils.errors import ConfigError, not_one_of
+from encoders import open_clip, openai
 from encoders.families import check_family
 from encoders.image import ImageEncoder
-from encoders.openai import CLIP, build, read_weights, weights_file
+from encoders.open_clip import Backbone, Source, parsed
+from encoders.openai import CLIP, build, read_weights
 from encoders.text import TextEncoder
-from encoders.tokens import tokenize
+from encoders.tokens import tokenize, tokenizer_of
 
 PRECISIONS = ("fp16", "fp32", "amp")
 
@@ -23,7 +28,7 @@ class Towers:
     """A frozen CLIP: both towers and what belongs to them.
 
     Attributes:
-        model: OpenAI's module, which holds the weights.
+        model: OpenAI's module, which holds the weights; or another package's under its names.
         text: prompts or token ids → features (N, E), not normalized.
         image: images (B, 3, H, W) → features (B, E), not normalized.
         logit_scale: factor of the cosine similarities, 1 / tau.
@@ -42,11 +47,11 @@ class Towers:
 
     def tokenizer(self, texts: list[str]) -> Tensor:
         """Texts → token ids (N, L); raises ConfigError where one has more than L tokens."""
-        return tokenize(texts, self.context_length)
+        return tokenize(texts, self.context_length, by=tokenizer_of(self.model))
 
 
 def load(
-    name_or_file: str | Path,
+    name_or_file: Backbone,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
     activation: str = "",
@@ -55,7 +60,8 @@ def load(
     """Loads a frozen CLIP.
 
     Args:
-        name_or_file: a name of OpenAI's, "tiny", or a weights file in OpenAI's layout.
+        name_or_file: a name of OpenAI's, "tiny", or a weights file in OpenAI's layout; or
+            "open_clip:NAME/TAG", or an `open_clip.Source`.
         precision: "fp16": half precision but for norms and embeddings; "fp32" and "amp": float32,
             exactly the numbers in the file.
         device: where the weights shall be.
@@ -78,26 +84,44 @@ def load(
 
 
 def load_model(
-    name_or_file: str | Path, precision: str, activation: str = "", head_width: int = 0
+    name_or_file: Backbone, precision: str, activation: str = "", head_width: int = 0
 ) -> CLIP:
-    """Loads OpenAI's module onto the CPU, in evaluation mode; see `load` for the arguments.
+    """Loads a CLIP onto the CPU, in evaluation mode; see `load` for the arguments.
 
     Raises:
-        ConfigError: there is no such precision, or the weights are not of OpenAI's kind.
+        ConfigError: there is no such precision, the weights are not of OpenAI's kind, or towers of
+            open_clip's cannot be used.
         UnknownNameError: (a KeyError) there is neither such a name nor such a file.
         CheckpointError: the file does not hold a CLIP in OpenAI's layout.
         DownloadError: the weights cannot be fetched.
     """
     if precision not in PRECISIONS:
         raise ConfigError(not_one_of("the precision", precision, PRECISIONS))
-    state_dict = read_weights(name_or_file)
-    path = weights_file(name_or_file)
+    backbone = parsed(name_or_file)
+    if isinstance(backbone, Source):
+        return open_clip.load_model(backbone, precision)
+    state_dict = read_weights(backbone)
+    path = openai.weights_file(backbone)
     model = build(state_dict, path)
     check_family(state_dict, path, activation, head_width)
     if precision != "fp16":
         model.float()
         model.load_state_dict(_weights_only(state_dict))  # undo the rounding to half precision
     return model
+
+
+def weights_file(name_or_file: Backbone) -> Path:
+    """Returns the weights file that a name stands for, or the file itself.
+
+    One of OpenAI's may not be there yet; what a tag of open_clip's stands for is downloaded.
+
+    Raises:
+        ConfigError, UnknownNameError, DownloadError: there is none.
+    """
+    backbone = parsed(name_or_file)
+    if isinstance(backbone, Source):
+        return open_clip.weights_file(backbone)
+    return openai.weights_file(backbone)
 
 
 def freeze(module: nn.Module) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clip.clip import _MODELS as MODEL_URLS
     from clip.clip import _tokenizer as tokenizer
     from clip.clip import tokenize as tokenize_texts
-    from clip.model import CLIP, build_model
+    from clip.model import CLIP, Transformer, VisionTransformer, build_model
 
 MAX_LOGIT_SCALE = 10  # a training ends at most at ln 100; e^10 leaves room for any
 # What counts as a whole number: batches of a ResNet, and three sizes in OpenAI's archives.
@@ -74,11 +74,14 @@ if not TYPE_CHECKING:
     MODEL_URLS, tokenizer, tokenize_texts = _clip._MODELS, _clip._tokenizer, _clip.tokenize
     _model = importlib.import_module(f"{PACKAGE}.model")
     CLIP, build_model = _model.CLIP, _model.build_model
+    Transformer, VisionTransformer = _model.Transformer, _model.VisionTransformer
 
 __all__ = [
     "BACKBONES",
     "CLIP",
     "TINY",
+    "Transformer",
+    "VisionTransformer",
     "advance_rng_like_building",
     "build",
     "fetch_weights",
@@ -164,7 +167,12 @@ def build(state_dict: dict[str, Tensor], path: Path) -> CLIP:
 
 
 def advance_rng_like_building(model: CLIP) -> None:
-    """Draws what building a CLIP of the model's sizes draws from torch's generator."""
+    """Draws what building a CLIP of the model's sizes draws from torch's generator.
+
+    Loading another package's draws nothing.
+    """
+    if type(model) is not CLIP:
+        return
     visual, text = model.visual, model.transformer
     if hasattr(visual, "class_embedding"):
         layers: int | tuple[int, ...] = visual.transformer.layers

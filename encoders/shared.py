@@ -13,19 +13,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dassl.utils.files import file_state
 from encoders.kernels.folding import Fingerprint
-from encoders.load import freeze, load_model
-from encoders.openai import CLIP, advance_rng_like_building, weights_file
+from encoders.load import freeze, load_model, weights_file
+from encoders.open_clip import Backbone, Source, parsed
+from encoders.openai import CLIP, advance_rng_like_building
 
 
 def load_frozen_clip(
-    name_or_file: str | Path,
+    name_or_file: Backbone,
     precision: str,
     device: torch.device,
     activation: str = "",
@@ -94,7 +94,11 @@ def _generator_state() -> bytes:
     return torch.get_rng_state().numpy().tobytes()
 
 
-def _file_key(name_or_file: str | Path) -> tuple | None:
+def _file_key(name_or_file: Backbone) -> tuple | None:
     """Returns what changes when another file, or another content, is meant; None: no file yet."""
     path = weights_file(name_or_file).resolve()
-    return (*file_state(path), path.stat().st_ino) if path.is_file() else None
+    if not path.is_file():
+        return None
+    source = parsed(name_or_file)  # the file alone does not tell how it is read
+    read_as = str(source) if isinstance(source, Source) else ""
+    return (*file_state(path), path.stat().st_ino, read_as)

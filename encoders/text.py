@@ -43,6 +43,7 @@ from encoders.kernels.frozen_linear import FrozenBlock
 from encoders.kernels.tree_attention import attend
 from encoders.openai import CLIP
 from encoders.prompt_tree import ForkedTree, PackedRows, PromptTree, learned_token
+from encoders.tokens import tokenizer_of
 from encoders.tower import FrozenTower, without_autocast
 
 # Share of the free memory that a chunk may take. Chunks change results by rounding alone.
@@ -67,6 +68,7 @@ class TextEncoder(nn.Module):
         self.token_embedding = clip_model.token_embedding
         self.ln_final = clip_model.ln_final
         self.text_projection = clip_model.text_projection
+        self.tokenizer = tokenizer_of(clip_model)
         self.chunk = chunk
         self.folded = Folded.shared_by(clip_model, backend)
         self._limits: dict[tuple, int] = {}  # rows that fit into memory
@@ -88,7 +90,7 @@ class TextEncoder(nn.Module):
         Args:
             context: (G, V, D) learned vectors, without positions; V as the tree says.
             tree: C prompts. Or, for prompts of any making: `context` is then (N, L, D), their
-                embeddings, and this (N,), the position of each end token, or (N, 77), token ids.
+                embeddings, and this (N,), the position of each end token, or (N, L), token ids.
             deep: (J, V, D) learned vectors of deeper blocks: those of j take the place of what
                 block j + 1 made of the context, so that all blocks up to J + 1 have their own.
             own: (C * V, D), if and only if the tree is a `ForkedTree`: V vectors of each prompt's
@@ -150,7 +152,7 @@ class TextEncoder(nn.Module):
 
     def _encode_embeddings(self, prompts: Tensor, eot: Tensor) -> Tensor:
         if eot.dim() == 2:
-            eot = eot.argmax(dim=-1)  # the end token has the largest id
+            eot = self.tokenizer.ends(eot)
         n, length, width = prompts.shape
         starts = range(0, n * length, length)
         ids = [range(start, start + end + 1) for start, end in zip(starts, eot.tolist())]
@@ -158,8 +160,8 @@ class TextEncoder(nn.Module):
         return self(prompts.reshape(1, n * length, width), tree)[0]
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Encodes token ids (N, 77) without gradients: (N, E) features, not normalized."""
-        ends = tokens.argmax(dim=-1).tolist()  # the end token has the largest id
+        """Encodes token ids (N, L) without gradients: (N, E) features, not normalized."""
+        ends = self.tokenizer.ends(tokens).tolist()
         sequences = [row[: end + 1] for row, end in zip(tokens.tolist(), ends)]
         with torch.no_grad():
             nothing = self.positional_embedding.new_empty(1, 0, self.ln_final.weight.shape[0])

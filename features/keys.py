@@ -49,6 +49,7 @@ def space_of(visual: nn.Module, precision: str, device: torch.device) -> str:
     settings.append(torch.are_deterministic_algorithms_enabled())
     if device.type == "cuda":
         settings += [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
+    settings.append(getattr(visual, "identity", ""))  # what weights do not tell, such as heads
     digest = make_id(_weights_digest(visual), *settings).hex()
     return f"{type(visual).__name__}-{visual.output_dim}-{precision}-{digest}"
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
@@ -22,12 +23,15 @@ from dassl.utils import ConfigError
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import content_digest
 from dassl.utils.logger import get_logger
+from encoders import open_clip
 from encoders.image import ImageEncoder
 from encoders.kernels.gemm import multiplies_in_bf16
-from encoders.load import freeze, load_model
-from encoders.openai import BACKBONES, CLIP, TINY, weights_file
+from encoders.load import freeze, load_model, weights_file
+from encoders.open_clip import PREFIX, Backbone, Source
+from encoders.openai import BACKBONES, CLIP, TINY
 from encoders.shared import load_frozen_clip
 from encoders.tiny import KNOWS
+from encoders.tokens import OPENAI, tokenizer_of
 from features import ImageFeatures
 from features.batches import Settings
 
@@ -125,6 +129,7 @@ class CLIPTrainer(TrainerX):
             advice = "--backbone ViT-B/16 --config-file configs/trainers/CoOp/vit_b16_ctxv1.yaml"
             logger.warning(f"Note: {KNOWS} Next: {advice}")
         self._check_image_precision()
+        _note_squashing(backbone_of(self.cfg))
         if self.promise():
             clip_model = load_frozen_clip(
                 backbone_of(self.cfg), self.precision, self.device, *_stated(self.cfg)
@@ -154,11 +159,16 @@ class CLIPTrainer(TrainerX):
         return "fp16" if self.device.type == "cuda" else "fp32"
 
     def weights_used(self) -> dict[str, str] | None:
-        """Returns name and SHA-256 of CLIP's weights file; None: a subclass has other weights."""
-        path = weights_file(backbone_of(self.cfg))
+        """Returns name and SHA-256 of CLIP's weights file; None: a subclass has other weights.
+
+        A file of open_clip's does not tell heads and activation: "read_as" names them.
+        """
+        backbone = backbone_of(self.cfg)
+        path = weights_file(backbone)
         if not path.is_file():
             return None
-        return {"name": f"CLIP {backbone_name(self.cfg)}", "sha256": content_digest(path)}
+        used = {"name": f"CLIP {backbone_name(self.cfg)}", "sha256": content_digest(path)}
+        return used | ({"read_as": backbone.name} if isinstance(backbone, Source) else {})
 
     # --- image inputs -----------------------------------------------------------------------------
 
@@ -236,12 +246,13 @@ def image_products(cfg: CfgNode) -> torch.dtype | None:
 
 
 def backbone_name(cfg: CfgNode) -> str:
-    """Returns what to call the backbone in messages: its file, or OpenAI's name."""
-    return cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME
+    """Returns what to call the backbone in messages: its file, or its name."""
+    name, path = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PATH
+    return f"{name} ({path})" if path and name.startswith(PREFIX) else path or name
 
 
-def backbone_of(cfg: CfgNode) -> str | Path:
-    """Returns what `encoders.load` takes: a weights file, or a name.
+def backbone_of(cfg: CfgNode) -> Backbone:
+    """Returns what `encoders.load` takes: a weights file, a name, or what open_clip's stands for.
 
     Raises:
         ConfigError: MODEL.BACKBONE is wrong.
@@ -249,8 +260,10 @@ def backbone_of(cfg: CfgNode) -> str | Path:
     problems = backbone_problems(cfg)
     if problems:
         raise ConfigError(problems)
-    path = cfg.MODEL.BACKBONE.PATH
-    return Path(path).expanduser() if path else cfg.MODEL.BACKBONE.NAME
+    name, path = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PATH
+    if name.startswith(PREFIX):
+        return Source.parse(name, path)
+    return Path(path).expanduser() if path else name
 
 
 def _stated(cfg: CfgNode) -> tuple[str, int]:
@@ -260,6 +273,8 @@ def _stated(cfg: CfgNode) -> tuple[str, int]:
 def backbone_problems(cfg: CfgNode) -> list[str]:
     """Returns what is wrong with MODEL.BACKBONE, as sentences."""
     backbone = cfg.MODEL.BACKBONE
+    if backbone.NAME.startswith(PREFIX):
+        return _open_clip_problems(cfg)
     if backbone.PATH:
         path = Path(backbone.PATH).expanduser()
         return [] if path.is_file() else [f"MODEL.BACKBONE.PATH: file {path} does not exist."]
@@ -271,6 +286,42 @@ def backbone_problems(cfg: CfgNode) -> list[str]:
     ]
 
 
+def _open_clip_problems(cfg: CfgNode) -> list[str]:
+    source = Source.parse(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PATH)
+    problems = open_clip.problems_of(source)
+    if any(_stated(cfg)):
+        problems.append(
+            f"MODEL.BACKBONE.ACTIVATION and HEAD_WIDTH tell of files in OpenAI's layout; {source} "
+            "says them itself: leave them out."
+        )
+    return problems or _input_problems(cfg.INPUT, source)
+
+
+def _input_problems(settings: CfgNode, source: Source) -> list[str]:
+    """Returns a sentence if images are not prepared as those that a CLIP was trained with."""
+    wanted, told = open_clip.preprocessing(source), []
+    if _pair(settings.SIZE) != _pair(wanted["size"]):
+        told.append(f'INPUT.SIZE "{_pair(wanted["size"])}"')
+    for key, name in (("mean", "PIXEL_MEAN"), ("std", "PIXEL_STD")):
+        if key in wanted and not np.allclose(settings[name], wanted[key], rtol=0, atol=1e-4):
+            told.append(f'INPUT.{name} "{list(wanted[key])}"')
+    if settings.INTERPOLATION != wanted.get("interpolation", settings.INTERPOLATION):
+        told.append(f"INPUT.INTERPOLATION {wanted['interpolation']}")
+    if not told:
+        return []
+    return [f"{source} was trained with images prepared in another way: add {' '.join(told)}."]
+
+
+def _note_squashing(backbone: Backbone) -> None:
+    if not isinstance(backbone, Source):
+        return
+    if open_clip.preprocessing(backbone).get("resize_mode") == "squash":
+        logger.warning(
+            f"Note: {backbone} was trained with whole images, squashed to squares; here their "
+            "smaller edge is resized and the middle cut out. Only of square images that is the same"
+        )
+
+
 def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
     """Loads the CLIP that MODEL.BACKBONE stands for, onto the CPU, in evaluation mode.
 
@@ -278,11 +329,18 @@ def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
     precision; call `.float()` for full precision.
 
     Raises:
-        ConfigError: MODEL.BACKBONE is wrong.
+        ConfigError: MODEL.BACKBONE is wrong, or reads texts by another tokenizer than OpenAI's,
+            which those who call this take.
         CheckpointError: the file does not hold a CLIP in OpenAI's layout.
         DownloadError: the weights cannot be fetched.
     """
-    return load_model(backbone_of(cfg), "fp16", *_stated(cfg))
+    clip_model = load_model(backbone_of(cfg), "fp16", *_stated(cfg))
+    if tokenizer_of(clip_model).end != OPENAI.end:
+        raise ConfigError(
+            f"{backbone_name(cfg)} has a tokenizer of its own, and {cfg.TRAINER.NAME} may read "
+            "texts by OpenAI's: choose another MODEL.BACKBONE.NAME."
+        )
+    return clip_model
 
 
 def load_clip(cfg: CfgNode, precision: str) -> CLIP:
@@ -294,11 +352,14 @@ def load_clip(cfg: CfgNode, precision: str) -> CLIP:
 
 def check_image_size(cfg: CfgNode, model: CLIP) -> None:
     """Raises ConfigError unless INPUT.SIZE is what the model takes."""
-    size = cfg.INPUT.SIZE
-    wanted = model.visual.input_resolution
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    wanted, size = model.visual.input_resolution, _pair(cfg.INPUT.SIZE)
     if size != (wanted, wanted):
         raise ConfigError(
             f"INPUT.SIZE is {size}, but {backbone_name(cfg)}"
             f' takes images of {wanted} x {wanted} pixels: add INPUT.SIZE "({wanted}, {wanted})".'
         )
+
+
+def _pair(size: int | Iterable[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width

@@ -16,11 +16,12 @@ from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
+from dassl.utils import ConfigError
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
-from encoders.tokens import token_count
+from encoders.tokens import OPENAI, Tokenizer
 from trainers import custom_clip
 from trainers.clip_trainer import frozen_clip, load_clip_to_cpu
 from trainers.prompt_trainer import PromptTrainer
@@ -41,6 +42,18 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.COOP.CLASS_TOKEN_POSITION = "end"  # end, middle, front
 
 
+def split_words(settings: CfgNode, tokenizer: Tokenizer) -> list[str]:
+    """Returns a sentence if words of CTX_INIT are several tokens where each has to be one."""
+    position, words = settings.CLASS_TOKEN_POSITION, settings.CTX_INIT.replace("_", " ")
+    if position == "end" or tokenizer.count(words) <= len(words.split()):
+        return []
+    return [
+        f"TRAINER.COOP.CTX_INIT is {words!r}, more tokens than words; with "
+        f"CLASS_TOKEN_POSITION {position!r} the last would stand for the class name. Take "
+        "words of one token each, or the position 'end'."
+    ]
+
+
 class PromptLearner(custom_clip.BasePromptLearner):
     """Context vectors before, around or after the class name (section 3.2)."""
 
@@ -48,6 +61,8 @@ class PromptLearner(custom_clip.BasePromptLearner):
         settings = cfg.TRAINER.COOP
         self.position = settings.CLASS_TOKEN_POSITION
         super().__init__(settings, classnames, clip_model, class_specific=settings.CSC)
+        if self.tokenizer != OPENAI and (problems := split_words(settings, self.tokenizer)):
+            raise ConfigError(problems)  # the trainer looks as OpenAI's tokenizer does
 
     def _initial_context(self, ctx_init: str, clip_model: CLIP, class_specific: bool) -> Tensor:
         if not ctx_init:
@@ -101,14 +116,7 @@ class CoOp(PromptTrainer):
         position = cls.settings(cfg).CLASS_TOKEN_POSITION
         if position not in POSITIONS:
             problems.append(not_one_of("TRAINER.COOP.CLASS_TOKEN_POSITION", position, POSITIONS))
-        words = cls.settings(cfg).CTX_INIT.replace("_", " ")
-        if position != "end" and token_count(words) > len(words.split()):
-            problems.append(
-                f"TRAINER.COOP.CTX_INIT is {words!r}, more tokens than words; with "
-                f"CLASS_TOKEN_POSITION {position!r} the last would stand for the class name. Take "
-                "words of one token each, or the position 'end'."
-            )
-        return problems
+        return [*problems, *split_words(cls.settings(cfg), OPENAI)]
 
     def summarize(self, loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         return {"loss": loss, "acc": compute_accuracy(logits, label)[0].squeeze(0)}

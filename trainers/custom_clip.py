@@ -25,7 +25,7 @@ from encoders.kernels.folding import Fingerprint
 from encoders.openai import CLIP
 from encoders.prompt_tree import PromptTree, learned_token
 from encoders.text import TextEncoder
-from encoders.tokens import token_count, tokenize, tokenizer
+from encoders.tokens import tokenize, tokenizer_of
 from encoders.tower import normalize, without_autocast
 from trainers.clip_trainer import image_products
 
@@ -78,7 +78,7 @@ class BasePromptLearner(nn.Module):
         n_ctx: int | None = None,
     ) -> None:
         super().__init__()
-        self.n_cls = len(classnames)
+        self.n_cls, self.tokenizer = len(classnames), tokenizer_of(clip_model)
         classnames = [name.replace("_", " ") for name in classnames]
         ctx_init = context_words(settings.CTX_INIT)
         # As upstream: where words are more tokens than words, the last tokens stay constant.
@@ -92,8 +92,8 @@ class BasePromptLearner(nn.Module):
             )
         prompt_prefix = ctx_init or " ".join(["X"] * self.n_ctx)
         self.prompts = [f"{prompt_prefix} {name}." for name in classnames]
-        self.name_lens = [token_count(name) for name in classnames]
-        self.tokenized_prompts = tokenize(self.prompts, self.context_length, classnames)  # (C, 77)
+        self.name_lens = [self.tokenizer.count(name) for name in classnames]
+        self.tokenized_prompts = self._tokenize(self.prompts, classnames)  # (C, 77)
         self._check_prompts(classnames, prompt_prefix)
 
         ctx = self._initial_context(ctx_init, clip_model, class_specific)
@@ -105,8 +105,8 @@ class BasePromptLearner(nn.Module):
         embedding = embedding.to(clip_model.dtype)
         self.register_buffer("token_prefix", embedding[:, :1].clone())
         self.register_buffer("token_suffix", embedding[:, 1 + self.n_ctx :].clone())
-        # The end token is found before anything is rearranged: it has the largest id.
-        eot = self.tokenized_prompts.argmax(dim=-1)
+        # The end token is found before anything is rearranged.
+        eot = self.tokenizer.ends(self.tokenized_prompts)
         self.register_buffer("eot", eot, persistent=False)  # (C,)
         self.length = int(eot.max()) + 1
         self.tree = PromptTree([self.sequence(c) for c in range(self.n_cls)])
@@ -116,11 +116,14 @@ class BasePromptLearner(nn.Module):
             )
         self._announce(prompt_prefix, n_words)
 
+    def _tokenize(self, texts: list[str], names: list[str] | None = None) -> Tensor:
+        return tokenize(texts, self.context_length, names, self.tokenizer)
+
     def _initial_context(self, ctx_init: str, clip_model: CLIP, class_specific: bool) -> Tensor:
         dim = clip_model.ln_final.weight.shape[0]
         if ctx_init:
             with torch.no_grad():
-                tokens = tokenize([ctx_init], self.context_length)
+                tokens = self._tokenize([ctx_init])
                 tokens = tokens.to(clip_model.token_embedding.weight.device)
                 words = clip_model.token_embedding(tokens)[0, 1 : 1 + self.n_ctx]
             return words.float().clone()
@@ -128,7 +131,7 @@ class BasePromptLearner(nn.Module):
         return nn.init.normal_(torch.empty(shape), std=CTX_STD)
 
     def _announce(self, prompt_prefix: str, n_words: int) -> None:
-        n_tokens = token_count(prompt_prefix)
+        n_tokens = self.tokenizer.count(prompt_prefix)
         if n_words and n_tokens > self.n_ctx:
             logger.warning(
                 f"Note: CTX_INIT's {n_words} words are {n_tokens} tokens; as in the public "
@@ -146,7 +149,7 @@ class BasePromptLearner(nn.Module):
         empty = [i for i, name_len in enumerate(self.name_lens) if not name_len]
         if empty:
             raise ConfigError(f"class {empty[0]} has the name {classnames[empty[0]]!r}: no words")
-        context = self.tokenized_prompts.new_tensor(tokenizer.encode(prompt_prefix))
+        context = self.tokenized_prompts.new_tensor(self.tokenizer.encode(prompt_prefix))
         found = self.tokenized_prompts[:, 1 : 1 + len(context)]  # (C, tokens of the context)
         wrong = (found != context).any(dim=1).nonzero().flatten().tolist()
         if wrong:
@@ -159,7 +162,7 @@ class BasePromptLearner(nn.Module):
         """Returns the first prompts as CLIP reads them: their texts, and their tokens."""
         shown = []
         for text, row, end in zip(self.prompts[:n], self.tokenized_prompts.tolist(), self.eot):
-            tokens = [tokenizer.decode([i]).strip() for i in row[1 : int(end)]]
+            tokens = [self.tokenizer.decode([i]).strip() for i in row[1 : int(end)]]
             shown.append(f'"{text}" ({" | ".join(tokens)})')
         return ", ".join(shown)
 

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 
 from encoders.openai import CLIP
 from encoders.text import TextEncoder
-from encoders.tokens import tokenize
+from encoders.tokens import tokenize, tokenizer_of
 from encoders.tower import normalize
 from trainers.custom_clip import BasePromptLearner, CustomCLIP
 from trainers.deep_prompts import VLCustomCLIP
@@ -48,7 +48,8 @@ def class_features(clip_model: CLIP, classnames: list[str], templates: Sequence[
     length, device = clip_model.positional_embedding.shape[0], clip_model.logit_scale.device
     features = []
     for template in templates:
-        tokens = tokenize(class_prompts(classnames, template), length, classnames)
+        prompts = class_prompts(classnames, template)
+        tokens = tokenize(prompts, length, classnames, tokenizer_of(clip_model))
         features.append(normalize(encoder.encode_tokens(tokens.to(device))))
     return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
 

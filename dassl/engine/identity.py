@@ -162,8 +162,11 @@ def other_weights(then: Identity, now: Identity) -> list[str]:
 
 
 def _digest(identity: Identity) -> str | None:
+    """Returns the weights file's digest, and how it was read where it does not tell itself."""
     weights = identity.get("weights")
-    return weights.get("sha256") if isinstance(weights, dict) else None
+    if not isinstance(weights, dict) or weights.get("sha256") is None:
+        return None
+    return " ".join(filter(None, (weights["sha256"], weights.get("read_as"))))
 
 
 def _changed(then: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:

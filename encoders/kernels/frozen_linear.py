@@ -62,7 +62,9 @@ def activation_of(block: Any) -> Activation:
         return ACTIVATIONS["quick_gelu"]
     if isinstance(module, nn.GELU) and module.approximate == "none":
         return ACTIVATIONS["gelu"]
-    raise ConfigError(f"the activation {module} cannot be run; expected QuickGELU or the exact GELU")
+    raise ConfigError(
+        f"the activation {module} cannot be run; expected QuickGELU or the exact GELU"
+    )
 
 
 class FrozenLinear:

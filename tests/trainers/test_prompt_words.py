@@ -74,7 +74,7 @@ def cfg_of(words: str):
 def test_punctuation_stands_where_it_was_written(words, position, capsys):
     made = learner(words, CLASS_TOKEN_POSITION=position)
     for row, name, end in zip(made.tokenized_prompts.tolist(), NAMES, made.eot.tolist()):
-        text = coop.custom_clip.tokenizer.decode(row[1:end])
+        text = made.tokenizer.decode(row[1:end])
         assert text.replace(" ", "") == f"{words}{name}.".replace("_", " ").replace(" ", "").lower()
     assert "CTX_INIT's" in capsys.readouterr().out, "more tokens than words are said"
 
