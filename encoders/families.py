@@ -17,6 +17,7 @@ from dassl.utils.errors import not_one_of
 
 HEAD_WIDTH = 64
 ACTIVATION = "quick_gelu"
+OTHERS = "of open_clip's, name the architecture: MODEL.BACKBONE.NAME open_clip:NAME"
 SMALLEST, SMALLEST_RESNET = 384, 64  # narrowest towers that were published; others are for tests
 Vision = tuple[int, ...]  # width, layers, patch of a ViT; width and layers of a ResNet's stages
 OPENAI: dict[tuple[Vision, int], str] = {  # (vision, text width) → name
@@ -56,12 +57,12 @@ def check_family(
     if activation not in ("", ACTIVATION):
         raise ConfigError(
             not_one_of("MODEL.BACKBONE.ACTIVATION", activation, (ACTIVATION,))
-            + " Towers with another activation cannot be run."
+            + f" If the file is {OTHERS}."
         )
     if head_width not in (0, HEAD_WIDTH):
         raise ConfigError(
-            f"MODEL.BACKBONE.HEAD_WIDTH is {head_width}; expected {HEAD_WIDTH}. Towers with other "
-            "heads cannot be run."
+            f"MODEL.BACKBONE.HEAD_WIDTH is {head_width}; expected {HEAD_WIDTH}. If the file is "
+            f"{OTHERS}."
         )
     if family_of(state_dict):
         return
@@ -70,7 +71,7 @@ def check_family(
         if width % HEAD_WIDTH:
             raise ConfigError(
                 f"the {tower} of {path} is {width} wide, which heads of {HEAD_WIDTH}, as OpenAI's "
-                "CLIP has them, cannot share: it is not of OpenAI's kind"
+                f"CLIP has them, cannot share: it is not of OpenAI's kind. If it is {OTHERS}."
             )
     stated = activation == ACTIVATION and head_width == HEAD_WIDTH
     width, *stages = _vision(state_dict)
@@ -81,7 +82,8 @@ def check_family(
         raise ConfigError(
             f"{path} has sizes that no CLIP of OpenAI's has{looks}. Heads and activation do not "
             f"show in a weights file: if these are heads of {HEAD_WIDTH} and QuickGELU, add "
-            f"MODEL.BACKBONE.HEAD_WIDTH {HEAD_WIDTH} MODEL.BACKBONE.ACTIVATION {ACTIVATION}"
+            f"MODEL.BACKBONE.HEAD_WIDTH {HEAD_WIDTH} MODEL.BACKBONE.ACTIVATION {ACTIVATION}. If it "
+            f"is {OTHERS}."
         )
 
 

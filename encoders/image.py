@@ -46,11 +46,19 @@ class ImageEncoder:
         visual: clip's VisionTransformer or ModifiedResNet; anything else runs as it is.
         backend: who multiplies, a key of `gemm.BACKENDS`; None: the default.
         products: their precision, where it is not the weights'.
+
+    Raises:
+        ConfigError: products of a tower that runs as it is cannot have a precision of their own.
     """
 
     def __init__(
         self, visual: Any, backend: str | None = None, products: torch.dtype | None = None
     ) -> None:
+        if products is not None and not (hasattr(visual, "class_embedding") or _is_resnet(visual)):
+            raise ConfigError(
+                f"{getattr(visual, 'kind', type(visual).__name__)} runs as it is, so its products "
+                "have no precision of their own: leave MODEL.IMAGE_PRECISION empty"
+            )
         self.visual = visual
         self.products = products
         self.images = 0
@@ -133,7 +141,11 @@ def _is_frozen_kind(visual: Any) -> bool:
     if hasattr(visual, "class_embedding"):
         return True
     norms = [module for module in visual.modules() if isinstance(module, nn.BatchNorm2d)]
-    return hasattr(visual, "attnpool") and not any(norm.training for norm in norms)
+    return _is_resnet(visual) and not any(norm.training for norm in norms)
+
+
+def _is_resnet(visual: Any) -> bool:
+    return hasattr(visual, "attnpool")
 
 
 class _ResNet(FrozenResNet):
