@@ -4,7 +4,7 @@
     open_clip:ViT-B-32, with a file         weights in a file
     open_clip:local-dir:FOLDER              open_clip_config.json and weights in a folder
 
-The package is optional: pip install "open_clip_torch>=3,<4".
+The package is optional: pip install "open_clip_torch>=3.3,<4".
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PREFIX = "open_clip:"
 LOCAL = "local-dir:"
 CONFIG = "open_clip_config.json"  # in such a folder; open_clip's own name
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-VERSION = "3"
-INSTALL = 'pip install "open_clip_torch>=3,<4"'
+VERSION = (3, 3)  # or a newer minor version
+INSTALL = 'pip install "open_clip_torch>=3.3,<4"'
 
 Cfg = dict[str, Any]
 
@@ -89,10 +89,11 @@ def package() -> Any:
             f"backbones that begin with {PREFIX!r} need the package open_clip, which cannot be "
             f"imported ({error}): {INSTALL}"
         ) from None
-    if found.__version__.split(".")[0] != VERSION:
+    major, minor = map(int, found.__version__.split(".")[:2])
+    if major != VERSION[0] or minor < VERSION[1]:
         raise ConfigError(
-            f"open_clip is {found.__version__}; expected {VERSION}.x, as its layers are read by "
-            f"name: {INSTALL}"
+            f"open_clip is {found.__version__}; expected {VERSION[0]}.{VERSION[1]} or a newer "
+            f"{VERSION[0]}.x, as its layers are read by name: {INSTALL}"
         )
     return found
 

@@ -251,7 +251,7 @@ def test_deeper_than_the_tower():
 
 
 def test_a_resnet_has_no_patches():
-    with pytest.raises(ConfigError, match="ModifiedResNet has none: choose a ViT"):
+    with pytest.raises(ConfigError, match="ModifiedResNet is none: choose a ViT"):
         ImageEncoder(golden_clip("rn_a").visual)(
             images(1, image_size("rn_a"), 1), torch.zeros(2, 64)
         )

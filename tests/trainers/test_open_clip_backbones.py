@@ -39,7 +39,7 @@ def cfg_of(name: str, path: str = "", **options: object):
 def test_a_missing_package_is_a_problem_of_the_configuration(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     (problem,) = backbone_problems(cfg_of("open_clip:ViT-B-32/openai"))
-    assert 'pip install "open_clip_torch>=3,<4"' in problem
+    assert 'pip install "open_clip_torch>=3.3,<4"' in problem
     for load in (load_clip_to_cpu, lambda cfg: load_clip(cfg, "fp32")):
         with pytest.raises(ConfigError, match="pip install"):
             load(cfg_of("open_clip:ViT-B-32/openai"))
@@ -108,7 +108,7 @@ def test_other_peoples_files_get_no_other_tokenizer(tmp_path, monkeypatch):
 
 
 def test_one_file_under_two_names_is_two_clips():
-    """Of OpenAI's, a name and its file are one; a file of open_clip's does not say how it is read."""
+    """A file of open_clip's does not tell how it is read."""
     settings = {"MODEL.BACKBONE.NAME": "open_clip:a"}
     used = {"name": "CLIP open_clip:a", "sha256": "0" * 64, "read_as": "a"}
     then = {"settings": settings, "classnames": [], "data": {}, "weights": used}
