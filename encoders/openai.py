@@ -102,6 +102,8 @@ def weights_file(name_or_file: str | Path) -> Path:
     Raises:
         UnknownNameError: (a KeyError) there is neither such a name nor such a file.
     """
+    if not isinstance(name_or_file, (str, Path)):
+        raise UnknownNameError(f"{name_or_file} is none of OpenAI's, whose weights are read here")
     path = Path(name_or_file).expanduser()
     if isinstance(name_or_file, Path):
         return path

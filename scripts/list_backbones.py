@@ -53,9 +53,9 @@ def tables() -> str:
     every = len(package().list_pretrained())
     return "\n".join(
         [
-            f"open_clip {package().__version__} lists {every} weights, and {weights} can be used. Some "
-            "are listed twice, once under a name with",
-            "the wrong activation: they are below under the right one alone.\n",
+            f"open_clip {package().__version__} lists {every} weights, and {weights} can be used.",
+            "Some are listed twice, once under a name with the wrong activation: they are below "
+            "under the right one alone.\n",
             "| name | image tower | pixels | tokens | weights |",
             "| --- | --- | --- | --- | --- |",
             *rows,

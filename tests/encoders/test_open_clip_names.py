@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import encoders
-from dassl.utils import CheckpointError, ConfigError
+from dassl.utils import CheckpointError, ConfigError, UnknownNameError
 from dassl.utils.download import DownloadError
 from encoders import open_clip
 from encoders.open_clip import CONFIG, Source, parsed, problems_of, refusal
+from encoders.openai import read_weights
 from encoders.shared import load_frozen_clip
 from features.keys import space_of
 from tests.open_clip_models import TEXT, VIT, build, model_folder, needs_open_clip
@@ -38,6 +39,11 @@ PLAIN = {"embed_dim": 8, "vision_cfg": {"layers": 2}, "text_cfg": {"context_leng
 def test_names_are_read(text, want):
     assert parsed(text) == want
     assert str(want) == text
+
+
+def test_what_reads_openai_s_files_says_that_it_does():
+    with pytest.raises(UnknownNameError, match="open_clip:ViT-B-32 is none of OpenAI's"):
+        read_weights(Source("ViT-B-32"))
 
 
 def test_without_the_package_its_installation_is_named(monkeypatch):
