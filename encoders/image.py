@@ -56,7 +56,7 @@ class ImageEncoder:
     ) -> None:
         if products is not None and not (hasattr(visual, "class_embedding") or _is_resnet(visual)):
             raise ConfigError(
-                f"{getattr(visual, 'kind', type(visual).__name__)} runs as it is, so its products "
+                f"{_kind_of(visual)} runs as it is, so its products "
                 "have no precision of their own: leave MODEL.IMAGE_PRECISION empty"
             )
         self.visual = visual
@@ -104,7 +104,7 @@ class ImageEncoder:
             ConfigError: the encoder is of another kind.
         """
         if not _is_frozen_kind(self.visual):
-            raise ConfigError(f"{type(self.visual).__name__} has no local features that we know of")
+            raise ConfigError(f"{_kind_of(self.visual)} has no local features that we know of")
         return self._encode("local", image)
 
     def _encode(self, what: str, image: Tensor, *prompts: Tensor | None) -> Tensor:
@@ -132,9 +132,14 @@ def require_patches(visual: Any) -> None:
     if not hasattr(visual, "class_embedding"):
         raise ConfigError(
             "visual prompts stand behind the patches of a plain vision transformer, and "
-            f"{getattr(visual, 'kind', type(visual).__name__)} is none: choose a ViT for "
+            f"{_kind_of(visual)} is none: choose a ViT for "
             "MODEL.BACKBONE.NAME"
         )
+
+
+def _kind_of(visual: Any) -> str:
+    """Returns what to call an image tower in messages."""
+    return getattr(visual, "kind", type(visual).__name__)
 
 
 def _is_frozen_kind(visual: Any) -> bool:

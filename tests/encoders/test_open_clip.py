@@ -11,6 +11,7 @@ from torch import Tensor
 import encoders
 from encoders import ImageEncoder, TextEncoder, open_clip
 from encoders.adapted import OtherTower
+from encoders.kernels.second_order import twice_differentiable
 from encoders.open_clip import Source
 from encoders.prompt_tree import PromptTree, learned_token
 from encoders.tokens import OPENAI, tokenize, tokenizer_of
@@ -104,6 +105,14 @@ def test_gradients_of_visual_prompts_are_exact(family):
     got.square().sum().backward()
     assert_close(got, want, EXACT)
     assert_close(ours.grad, theirs.grad, EXACT)
+
+    with twice_differentiable():
+        again = prompts.clone().requires_grad_()
+        got = ImageEncoder(clip_model.visual)(images, again)
+        (grad,) = torch.autograd.grad(got.square().sum(), again, create_graph=True)
+    assert_close(got, want, EXACT)
+    assert_close(grad, theirs.grad, EXACT)
+    assert grad.requires_grad
 
 
 def test_no_gradient_reaches_a_tower_that_runs_as_it_is():
