@@ -113,7 +113,7 @@ def config_exists(recipe: str) -> bool:
     return (ROOT / "configs" / "trainers" / f"{recipe}.yaml").is_file()
 
 
-CLIP = Method("CLIP", "ZeroshotCLIP", "CoOp/{backbone}", learns=False)
+CLIP = Method("zero-shot CLIP", "ZeroshotCLIP", "CoOp/{backbone}", learns=False)
 ENSEMBLE = Method("CLIP (ensemble)", "ZeroshotCLIP2", "CoOp/{backbone}", learns=False)
 LINEAR_PROBE = Method(
     "Linear probe CLIP",

@@ -31,7 +31,7 @@ H_NOTE = (
 
 _ALL = tuple(BENCHMARK)
 _COOP_OWN = (
-    replace(CLIP, label="Zero-shot CLIP"),
+    CLIP,
     LINEAR_PROBE,
     coop(16, label="CoOp (M=16)"),
     coop(4, label="CoOp (M=4)"),
@@ -109,8 +109,8 @@ _PAPERS = (
         layouts.backbones,
         Setting(
             (
-                replace(CLIP, label="Prompt engineering"),
-                replace(ENSEMBLE, label="Prompt ensembling"),
+                CLIP,
+                ENSEMBLE,
                 coop(16, label="CoOp"),
             ),
             ("imagenet",),
@@ -137,7 +137,7 @@ _PAPERS = (
         layouts.backbones,
         Setting(
             (
-                replace(CLIP, label="Zero-shot CLIP"),
+                CLIP,
                 LINEAR_PROBE,
                 *FINE_TUNING,
                 coop(16, label="CoOp"),
@@ -189,7 +189,7 @@ _PAPERS = (
         replace(
             FEW_SHOT.default,
             methods=(
-                replace(CLIP, label="Zero-shot CLIP (hand-crafted prompt)"),
+                CLIP,
                 LINEAR_PROBE,
                 *(coop(16, place, csc) for csc in (False, True) for place in POSITIONS),
             ),

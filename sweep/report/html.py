@@ -1,127 +1,91 @@
-"""One HTML page: sortable tables and charts in one file, no network.
-
-Pictures of confused classes stay where they are, beside the runs; the page has links to them.
-"""
+"""Grids as sections of an HTML page; pictures of confused classes stay beside the runs, linked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from html import escape
 from urllib.parse import quote
 
-from dassl.utils.text import visible
+from pages import Cell, Column, Page, Section, Table, render
+from sweep.report.charts import charts
 from sweep.report.formats import difference, ours, paper
 from sweep.report.grid import Grid
-from sweep.report.plots import bars, curves
 from sweep.report.stats import Value
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem;
-  color: #1d2733; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid #1d2733; cursor: pointer; }
-th:hover { background: #eef2f6; } th[data-order]::after { content: ' \\2193'; }
-th[data-order='up']::after { content: ' \\2191'; }
-td.label, th.label { text-align: left; } tbody tr:hover { background: #f5f8fb; }
-td { border-bottom: 1px solid #e3e8ee; } .missing { color: #9a6b00; font-style: italic; }
-.within { color: #1a7f37; } .outside { color: #c0262d; } .unknown { color: #66717d; }
-.more { display: block; font-size: .78rem; } svg { max-width: 100%; height: auto; }
-.notes, nav { color: #4b5763; font-size: .86rem; } nav a { margin-right: 1rem; }
-"""
-# A click on a heading sorts by it: numbers as numbers, empty cells last.
-SCRIPT = """
-for (const head of document.querySelectorAll('th')) head.onclick = () => {
-  const table = head.closest('table'), place = head.cellIndex, body = table.tBodies[0];
-  const up = head.dataset.order !== 'up';
-  for (const other of table.querySelectorAll('th')) delete other.dataset.order;
-  head.dataset.order = up ? 'up' : 'down';
-  const key = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
-  const sorted = [...body.rows].sort((a, b) => {
-    const [x, y] = [key(a), key(b)];
-    if (x === '' || y === '') return (x === '') - (y === '');
-    const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
-    return up ? order : -order;
-  });
-  body.append(...sorted);
-};
-"""
+MEANINGS = {
+    "dataset": "The dataset; Average is the mean over all of them.",
+    "method": "What was tested; a method has the same name and colour everywhere.",
+    "backbone": "The image tower of CLIP.",
+    "vector": "The number of the learned context vector.",
+    "base": "Accuracy on the classes trained on, the first half.",
+    "new": "Accuracy on the other classes, which no training saw.",
+    "H": "Harmonic mean of the seed-averaged base and new accuracy.",
+    "all": "Accuracy on all classes together, after training on the base ones.",
+    "Average": "Mean over the datasets to the left or right of it, the source left out.",
+}
+EMPTY = "The method is not tested there: nothing is missing. What is missing is called so."
 
 
 def page(grids: Sequence[Grid], title: str = "Prompt learning for CLIP: results") -> str:
     """Returns the page for several tables."""
-    grids = [grid.shown() for grid in grids]
-    title = visible(title)
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    links = "".join(f'<a href="#t{i}">{escape(g.name)}</a>' for i, g in enumerate(grids))
-    sections = "\n".join(section(grid, f"t{i}") for i, grid in enumerate(grids))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n<p class='notes'>Accuracy in per cent, made from run records "
-        f"on {made}. Click a heading to sort; point at a number to see its seeds.</p>\n"
-        f"<nav>{links}</nav>\n{sections}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    about = f"Accuracy in per cent, made from run records on {made}. A heading sorts its table."
+    return render(Page(title, about, sections(grids)))
+
+
+def sections(grids: Sequence[Grid]) -> list[Section]:
+    """Returns a section a grid: its charts, its table, its notes, links to pictures."""
+    return [_section(grid.shown()) for grid in grids]
+
+
+def _section(grid: Grid) -> Section:
+    names = [*grid.heads, *grid.columns]
+    columns = [
+        Column(n, meaning(n, grid), number=i >= len(grid.heads)) for i, n in enumerate(names)
+    ]
+    rows = [
+        [*map(Cell, row.labels), *(cell(row.values.get(name)) for name in grid.columns)]
+        for row in grid.rows
+    ]
+    addresses = [(title, quote(link, errors="surrogateescape")) for title, link in grid.links]
+    return Section(
+        grid.name,
+        grid.title,
+        [
+            *charts(grid),
+            Table("Accuracy (%)" if _numbers(grid) else grid.title, columns, rows, EMPTY),
+        ],
+        notes=grid.notes,
+        links=addresses,
+        links_title="Most confused classes, with images",
     )
 
 
-def section(grid: Grid, anchor: str) -> str:
-    """Returns heading, chart, table and notes of one grid."""
-    heads = "".join(f'<th class="label">{escape(head)}</th>' for head in grid.heads)
-    heads += "".join(f"<th>{escape(column)}</th>" for column in grid.columns)
-    rows = []
-    for row in grid.rows:
-        labels = "".join(f'<td class="label">{escape(label)}</td>' for label in row.labels)
-        cells = "".join(cell(row.values.get(column)) for column in grid.columns)
-        rows.append(f"<tr>{labels}{cells}</tr>")
-    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
-    return (
-        f'<h2 id="{anchor}">{escape(grid.title)}</h2>\n{chart(grid)}\n'
-        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n'
-        + "\n".join(rows)
-        + f"\n</tbody></table></div>\n<ul class='notes'>{notes}</ul>{links(grid)}"
-    )
+def _numbers(grid: Grid) -> bool:
+    return not any(value.text for value in grid.values() if value is not None)
 
 
-def links(grid: Grid) -> str:
-    """Returns a list, folded, of what belongs to a grid; "" if there is nothing."""
-    if not grid.links:
-        return ""
-    items = "".join(
-        f'<li><a href="{escape(quote(address, errors="surrogateescape"))}">{escape(title)}</a></li>'
-        for title, address in grid.links
-    )
-    return (
-        f"\n<details class='notes'><summary>Most confused classes, with images "
-        f"({len(grid.links)})</summary><ul>{items}</ul></details>"
-    )
+def meaning(name: str, grid: Grid) -> str:
+    """Returns what stands in a column, as a sentence."""
+    if name in MEANINGS:
+        return MEANINGS[name]
+    if name.isdigit():
+        return f"Accuracy with {name} training images a class." if name != "0" else "Zero-shot."
+    what = "accuracy" if _numbers(grid) else "the nearest word and how near it is"
+    return f"{what[0].upper()}{what[1:]}, {name}."
 
 
-def cell(value: Value | None) -> str:
+def cell(value: Value | None) -> Cell:
     """Returns one cell: the number, below it the paper's and the difference, coloured."""
     if value is None:
-        return '<td data-value=""></td>'
-    missing = ' class="missing"' if value.mean is None and not value.text else ""
-    number = "" if value.mean is None else f"{value.mean:.6f}"
-    key = f' data-value="{escape(value.text) or number}"'
+        return Cell("")
+    if value.text or value.mean is None:
+        return Cell(ours(value), missing=not value.text)
     seeds = ", ".join(f"seed {seed}: {sample:.2f}" for seed, sample in value.samples.items())
-    more = ""
+    seeds = seeds if value.n > 1 else ""
+    more, change, kind = "", "", ""
     if value.paper is not None:
-        kind = {True: "within", False: "outside", None: "unknown"}[value.within]
-        change = f' <span class="{kind}">({difference(value)})</span>' if value.difference else ""
-        more = f'<span class="more">paper {paper(value)}{change}</span>'
-    return f'<td{missing}{key} title="{escape(seeds)}">{escape(ours(value))}{more}</td>'
-
-
-def chart(grid: Grid) -> str:
-    """Returns the grid's chart; "" where there is none or nothing to draw."""
-    if not any(value.mean is not None for value in grid.values()):
-        return ""
-    if "method" in grid.heads and {"base", "new"} <= set(grid.columns):
-        return bars(grid)
-    if grid.heads == ("dataset", "method") and all(c.isdigit() for c in grid.columns):
-        return curves(grid)
-    return ""
+        kind = {True: "good", False: "bad", None: "soft"}[value.within] if value.difference else ""
+        more = f"paper {paper(value)}"
+        change = f"({difference(value)})" if value.difference else ""
+    return Cell(ours(value), value.mean, more, change, kind, seeds=seeds)

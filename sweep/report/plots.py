@@ -1,26 +1,23 @@
-"""Charts of grids as SVG: few-shot curves (CoOp, figure 3) and bars for base and new classes."""
+"""Bars as a picture, and the colour of each method, there and on the HTML page."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pages.colors import LIGHT as COLORS
 from sweep.plan.table import Row
-from sweep.report.grid import Grid
 
 # A method has the same colour in every chart; its variants and other methods take what is left.
 METHOD_COLORS = {
-    "CLIP": "#2f6fb3",
-    "CLIP (ensemble)": "#d9822b",
-    "Linear probe CLIP": "#3a9d5d",
-    "CoOp": "#8e5bb0",
-    "CoCoOp": "#c0392b",
+    "zero-shot CLIP": COLORS[0],
+    "CLIP (ensemble)": COLORS[1],
+    "Linear probe CLIP": COLORS[2],
+    "CoOp": COLORS[3],
+    "CoCoOp": COLORS[4],
 }
-COLORS = (*METHOD_COLORS.values(), "#7f8c8d", "#16a085", "#c79a00", "#34495e")
-PANEL = (3.6, 2.7)  # inches
-WIDTH = 9.0  # of a chart with one panel
+WIDTH = 9.0  # inches
 LEGEND_ROW, LEGEND_COLUMNS = 0.26, 5
 
 
@@ -28,7 +25,6 @@ def _pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "sweep"  # the same picture, the same bytes
     matplotlib.rcParams["text.parse_math"] = False  # a name may hold dollar signs
     from matplotlib import pyplot
 
@@ -40,7 +36,6 @@ def colors_of(methods: Sequence[str]) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for method in methods:
         kind = method if method in METHOD_COLORS else method.partition(" (")[0]
-        kind = "CLIP" if kind.lower().startswith("zero-shot clip") else kind
         own = METHOD_COLORS.get(kind)
         if own and own not in chosen.values():
             chosen[method] = own
@@ -65,60 +60,6 @@ def _styled(panel: Any, title: str) -> None:
     panel.grid(alpha=0.3)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def curves(grid: Grid) -> str:
-    """Returns few-shot curves as SVG: one panel per dataset, the average first.
-
-    Zero-shot is a star at 0 shots, as in the paper; its numbers are dashed where they are known.
-    """
-    pyplot = _pyplot()
-    groups = list(dict.fromkeys(row.labels[0] for row in grid.rows))
-    methods = list(dict.fromkeys(row.labels[1] for row in grid.rows))
-    n_columns = min(4, len(groups))
-    n_rows = math.ceil(len(groups) / n_columns)
-    size = (max(WIDTH, PANEL[0] * n_columns), PANEL[1] * n_rows + 0.5)
-    figure, panels = pyplot.subplots(n_rows, n_columns, figsize=size, squeeze=False)
-    for panel, group in zip(panels.flat, groups):
-        rows = [row for row in grid.rows if row.labels[0] == group]
-        _curve_panel(panel, group, rows, colors_of(methods))
-    for panel in panels.flat[len(groups) :]:
-        panel.axis("off")
-    _legend_below(figure, panels.flat[0])
-    return _svg(figure)
-
-
-def _curve_panel(panel: Any, group: str, rows: Sequence[Row], colors: Mapping[str, str]) -> None:
-    for row in rows:
-        color = colors[row.labels[1]]
-        points = [(int(k), v) for k, v in row.values.items() if v.mean is not None]
-        known = [(int(k), v.paper) for k, v in row.values.items() if v.paper is not None]
-        star = {"marker": "*", "markersize": 12, "linestyle": "none"}
-        line = {"marker": "o", "markersize": 4}
-        style = star if list(row.values) == ["0"] else line
-        panel.errorbar(
-            [k for k, _ in points],
-            [v.mean for _, v in points],
-            yerr=[v.std or 0.0 for _, v in points],
-            color=color,
-            capsize=2,
-            label=row.labels[1],
-            **style,
-        )
-        dashes = {**style, "linestyle": "none" if style is star else "--"}
-        faint = {"color": color, "alpha": 0.35, "fillstyle": "none"}
-        panel.plot([k for k, _ in known], [p for _, p in known], **dashes, **faint)
-    _styled(panel, group)
-    panel.set_xlabel("training images per class", fontsize=9)
-    shots = sorted({int(k) for row in rows for k in row.values})
-    panel.set_xticks(shots, map(str, shots))
-
-
-def bars(grid: Grid) -> str:
-    """Returns grouped bars, as SVG, of the first group of a base-to-new table: the average."""
-    group = grid.rows[0].labels[0]
-    rows = [row for row in grid.rows if row.labels[0] == group]
-    return _svg(bar_figure(rows, {column: column for column in grid.columns}, group))
 
 
 def bar_figure(rows: Sequence[Row], columns: Mapping[str, str], title: str) -> Any:
@@ -152,11 +93,3 @@ def bar_figure(rows: Sequence[Row], columns: Mapping[str, str], title: str) -> A
     axes.grid(visible=False, axis="x")
     _legend_below(figure, axes)
     return figure
-
-
-def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    _pyplot().close(figure)
-    svg = out.getvalue()
-    return svg[svg.index("<svg") :]

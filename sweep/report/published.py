@@ -25,10 +25,13 @@ TOGETHER = {
     ),
     "coop_table5": ("coop_table2", "coop_fig3"),
 }
-# One method, several names.
+# One method, several names: ours, and the papers'.
 SAME_METHOD = {
-    "CLIP": ("Zero-shot CLIP", "Zero-shot CLIP (hand-crafted prompt)", "Prompt engineering"),
-    "Zero-shot CLIP": ("Prompt engineering",),
+    "zero-shot CLIP": (
+        *("CLIP", "Zero-shot CLIP", "Zero-shot CLIP (hand-crafted prompt)"),
+        "Prompt engineering",
+    ),
+    "CLIP (ensemble)": ("Prompt ensembling",),
 }
 
 Key = tuple[str, str, str, str, int, str]  # table, method, backbone, dataset, shots, split
@@ -55,7 +58,7 @@ def paper_value(
 
     Args:
         table: value of the column "table", or a key of TOGETHER.
-        method, dataset: as the paper calls them.
+        method, dataset: as we call them, or the paper does.
         shots: 0 for methods that learn nothing.
         split: "base", "new", "H", "source", "target", "target_average" or "test".
     """

@@ -6,6 +6,7 @@ import argparse
 import os
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,18 +85,30 @@ def report(args: argparse.Namespace) -> int:
     if not requests:
         raise ConfigError(f"no sweep was started in {args.output}; start one or add --all")
     target = args.to or args.output / "report.html"
-    grids = []
-    for request in requests:
-        try:
-            grid = build(request.table(), args.output)
-            grids.append(_with_context(grid, request, args.output, target))
-        except MixedRecordsError as error:
-            logger.warning(f"Note: {request.flags()} is left out: {error}")
+    grids = grids_of(requests, args.output, target)
     if not grids:
         raise ConfigError(f"the tables of {args.output} would average what differs; see above")
     write_text(target, page(grids))
     print(visible(f"Written to {target}"))
     return 0
+
+
+def grids_of(requests: Sequence[Request], output: Path, target: Path) -> list[Grid]:
+    """Returns the tables of sweeps; one that would average what differs is left out, and told.
+
+    Args:
+        requests: what was asked for.
+        output: the sweeps' output folder.
+        target: the page to be; links to pictures start from its folder.
+    """
+    grids = []
+    for request in requests:
+        try:
+            grid = build(request.table(), output)
+            grids.append(_with_context(grid, request, output, target))
+        except MixedRecordsError as error:
+            logger.warning(f"Note: {request.flags()} is left out: {error}")
+    return grids
 
 
 def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> Grid:

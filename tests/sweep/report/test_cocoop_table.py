@@ -67,7 +67,7 @@ def test_the_table_is_complete(output: Path, table):
     cells = list(csv.DictReader(io.StringIO(table("csv"))))
     assert len(cells) == CELLS
     for cell in cells:
-        assert cell["n"] == cell["seeds"] == ("1" if cell["method"] == "CLIP" else "3")
+        assert cell["n"] == cell["seeds"] == ("1" if cell["method"] == "zero-shot CLIP" else "3")
         assert 0 <= float(cell["mean"]) <= 100
         assert cell["paper"], "the paper's number stands beside it"
 

@@ -17,11 +17,12 @@ from sweep.plan.recipes import PAPER_NAMES
 from sweep.plan.request import Request
 from sweep.plan.run import ROOT, Run
 from sweep.plan.tables import TABLES
+from sweep.report.charts import bars, charts, curves
 from sweep.report.formats import FORMATS, GREEN, RED, terminal
 from sweep.report.grid import Grid, build
 from sweep.report.html import page
 from sweep.report.parse import last_accuracy, parse_folder
-from sweep.report.plots import bars, colors_of, curves
+from sweep.report.plots import colors_of
 from sweep.report.published import FILES, FOLDER, numbers, paper_value
 from sweep.report.records import MixedRecordsError
 from sweep.report.stats import Value, average_value, harmonic, harmonic_value, value
@@ -345,7 +346,9 @@ def test_the_page_is_one_file(digits: Grid):
 
 
 def test_charts(digits: Grid, tmp_path: Path):
-    assert bars(digits).count("CoOp") >= 1
+    drawn = bars(digits)
+    assert [label for label, _ in drawn.legend] == ["zero-shot CLIP", "CoOp"]
+    assert drawn.svg.count("<rect") == 8, "base, new, H and all of each"
     request = Request("fewshot", ("ZeroshotCLIP", "CoOp"), ("digits", "eurosat"), (1, 2), (1, 4))
     for run in request.runs():
         record(run, tmp_path, 70.0 + run.shots)
@@ -354,6 +357,10 @@ def test_charts(digits: Grid, tmp_path: Path):
     assert [row.labels[0] for row in grid.rows[:2]] == ["Average", "Average"]
     assert cells(grid, "Average", "CoOp (M=16, end)")["4"].mean == 74.0
     assert curves(grid) == curves(grid), "the same picture, the same bytes"
+    assert [chart.title for chart in charts(grid)] == ["Average", "digits", "EuroSAT"]
+    for chart in charts(grid):
+        assert "training images per class" in chart.svg and "accuracy (%)" in chart.svg
+        assert len({slot for label, slot in chart.legend if "paper" not in label}) == 2
 
 
 def test_a_method_has_the_same_colour_in_every_chart():
@@ -362,7 +369,7 @@ def test_a_method_has_the_same_colour_in_every_chart():
         for table in ("base2new", "fewshot", "coop-fig3")
     }
     chosen = {table: colors_of(sorted(methods)) for table, methods in labels.items()}
-    assert chosen["base2new"]["CLIP"] == chosen["fewshot"]["CLIP"]
+    assert chosen["base2new"]["zero-shot CLIP"] == chosen["coop-fig3"]["zero-shot CLIP"]
     assert chosen["base2new"]["CoOp"] == chosen["fewshot"]["CoOp (M=16, end)"]
     assert chosen["fewshot"]["Linear probe CLIP"] == chosen["coop-fig3"]["Linear probe CLIP"]
     for colors in chosen.values():
