@@ -1,6 +1,7 @@
 """Imports point one way:
 
-    {train, predict, prompts, sweep} → {trainers, datasets} → features → encoders → dassl.utils
+    explore → {sweep, prompts, train} → {trainers, datasets} → features → encoders → dassl.utils
+    {explore, sweep} → pages → dassl.utils
     {trainers, datasets, features} → dassl: engine → {data, evaluation, optim} → {utils, config, …}
 
 There is no arrow upwards and no circle, and importing `encoders` registers nothing.
@@ -32,8 +33,10 @@ MAY_IMPORT = {  # package → project packages it may import
     "features": {"dassl", "encoders", "features"},
     "trainers": {"dassl", "encoders", "features", "trainers"},
     "datasets": {"dassl", "datasets"},
-    "sweep": {"dassl", "encoders", "trainers", "datasets", "train", "prompts", "sweep"},
+    "sweep": {"dassl", "encoders", "trainers", "datasets", "train", "prompts", "pages", "sweep"},
     "prompts": {"dassl", "encoders", "features", "trainers", "datasets", "train", "prompts"},
+    "pages": {"dassl", "pages"},
+    "explore": {"dassl", "encoders", "datasets", "prompts", "sweep", "pages", "explore"},
     "compat": {"dassl", "encoders", "clip"},  # `clip` is what it is called by those that use it
 }
 PROJECT = {*MAY_IMPORT, "benchmarks", "train", "predict", "tests", "clip"}

@@ -1,0 +1,207 @@
+"""Sections on settings: all runs, base and new classes, each class against zero-shot CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import NamedTuple
+
+from explore import needs
+from explore.predictions import calibration_error
+from explore.runs import Seen, Setting, where
+from pages import Cell, Column, Section, Table
+from pages.parts import Block
+from sweep.plan.table import Row
+from sweep.report.charts import bars_of
+from sweep.report.html import cell
+from sweep.report.stats import Value, harmonic_value, value
+
+BASELINE = "ZeroshotCLIP"
+MEANINGS = {
+    "base": "Accuracy on the first half of the classes, which were trained on.",
+    "new": "Accuracy on the second half, which the training did not see.",
+    "H": "Harmonic mean of the seed-averaged base and new accuracy.",
+    "all": "Accuracy on all classes, which were trained on.",
+    "all, trained on base": "Accuracy on all classes, of which the base ones were trained on.",
+    "all, trained on others": "Accuracy on all classes of what another run had learned.",
+    "new, trained on them": "Accuracy on the second half of a run that was trained on it.",
+}
+
+
+def overview(runs: Sequence[Seen]) -> Section:
+    """A line for each run."""
+    columns = [
+        Column("method", "The method, and the settings in which it differs from its others."),
+        Column("dataset", "The dataset; of own pictures, the folder's or the CSV file's name."),
+        Column("classes", "The classes of the test: all, base (the first half) or new (the rest)."),
+        Column("shots", "Training images a class; 0: the method learns nothing.", number=True),
+        Column("seed", "Of everything that is drawn.", number=True),
+        Column("accuracy (%)", "On the test set.", number=True),
+        Column("images", "In the test set.", number=True),
+        Column("ECE (%)", "Expected calibration error; see Calibration.", number=True),
+        Column("backbone", "CLIP's weights."),
+        Column("folder", "Where the run is."),
+    ]
+    rows = [_line(one) for one in runs]
+    empty = "Not finished, or not recorded: ECE needs predictions.csv, see Calibration."
+    return Section("Runs", "Runs", [Table("Each run", columns, rows, empty)])
+
+
+def _line(one: Seen) -> list[Cell]:
+    counted = one.record.get("total") or None
+    error = 100 * calibration_error(one.predictions) if one.predictions else None
+    backbone = one.run.cfg.MODEL.BACKBONE
+    return [
+        *map(Cell, (one.name, one.dataset, one.part)),
+        _number(one.run.cfg.DATASET.NUM_SHOTS if one.learns else 0),
+        _number(one.seed if one.seed >= 0 else None),
+        _number(one.accuracy, ".2f"),
+        _number(counted, ","),
+        _number(error, ".1f"),
+        *map(Cell, (str(backbone.PATH or backbone.NAME), str(one.folder))),
+    ]
+
+
+def _number(number: float | None, form: str = "d") -> Cell:
+    return Cell("") if number is None else Cell(format(number, form), number)
+
+
+# --- base and new ---------------------------------------------------------------------------------
+
+
+def base_and_new(settings: Sequence[Setting]) -> Section:
+    """Bars and a table for each dataset: a row a method, a column a part of the classes."""
+    blocks: list[Block] = []
+    for dataset in dict.fromkeys(one.test[0] for one in settings):
+        mine = [one for one in settings if one.test[0] == dataset and one.samples]
+        rows = _rows(mine)
+        parts = [part for part in MEANINGS if any(part in row.values for row in rows)]
+        if not parts:
+            continue
+        blocks.append(bars_of(dataset, rows, parts))
+        blocks.append(_table(dataset, rows, parts))
+        trained = [one.runs[0] for one in mine if one.test[1] == "base" and one.learns]
+        tested = {one.name for one in mine if one.test[1] == "new"}
+        blocks += [needs.new_classes(one) for one in trained if one.name not in tested]
+    about = "Mean ± sample standard deviation over the seeds."
+    return Section("Base and new", "Base and new classes", blocks, about)
+
+
+def _rows(settings: Sequence[Setting]) -> list[Row]:
+    found: dict[str, dict[str, Value]] = {}
+    for one in settings:
+        found.setdefault(one.name, {})[one.test[1]] = value(one.samples, len(one.runs))
+    for values in found.values():
+        if {"base", "new"} <= values.keys():
+            values["H"] = harmonic_value(values["base"], values["new"])
+    return [Row((name,), values) for name, values in found.items()]
+
+
+def _table(dataset: str, rows: Sequence[Row], parts: Sequence[str]) -> Table:
+    columns = [Column("method", "The same name and colour everywhere.")]
+    columns += [Column(part, MEANINGS[part], number=True) for part in parts]
+    lines = [[Cell(row.labels[0]), *(cell(row.values.get(part)) for part in parts)] for row in rows]
+    return Table(f"{dataset}: accuracy (%)", columns, lines, "No such run is among those shown.")
+
+
+# --- by class -------------------------------------------------------------------------------------
+
+
+class Counted(NamedTuple):
+    """A class of a test: its name, the number of its images, accuracy in per cent."""
+
+    name: str
+    total: int
+    accuracy: float
+
+
+def by_class(settings: Sequence[Setting]) -> Section:
+    """A table for each test: a row a class, zero-shot CLIP, every other method, differences."""
+    blocks: list[Block] = []
+    for test in dict.fromkeys(one.test for one in settings):
+        counted = {
+            one: found for one in settings if one.test == test and (found := classes_of(one))
+        }
+        if counted:
+            blocks += _by_class(test, counted, _baseline(settings, next(iter(counted))))
+    about = (
+        "Accuracy of each class in per cent, mean over the seeds, and its difference from "
+        "zero-shot CLIP in points."
+    )
+    if not blocks:
+        about = "No run's record counts the images of each class: its evaluator does not."
+    return Section("Classes", "Accuracy by class", blocks, about)
+
+
+def classes_of(setting: Setting) -> dict[int, Counted]:
+    """Returns label → its counts over the seeds."""
+    found: dict[int, list[Counted]] = {}
+    for one in setting.runs:
+        for row in one.record.get("per_class") or ():
+            share = 100 * row["correct"] / row["total"]
+            found.setdefault(row["label"], []).append(
+                Counted(str(row["name"]), row["total"], share)
+            )
+    return {
+        label: Counted(some[0].name, some[0].total, mean(one.accuracy for one in some))
+        for label, some in sorted(found.items())
+    }
+
+
+def _baseline(settings: Sequence[Setting], setting: Setting) -> dict[int, Counted]:
+    """Returns zero-shot CLIP's counts on the same images; {}: there are none."""
+    own, backbone = classes_of(setting), setting.runs[0].run.cfg.MODEL.BACKBONE
+    for one in settings:
+        first = one.runs[0]
+        if first.trainer != BASELINE or one.test[0] != setting.test[0]:
+            continue
+        found = classes_of(one)
+        same = {k: (c.name, c.total) for k, c in found.items()}
+        if same == {k: (c.name, c.total) for k, c in own.items()} and (
+            first.run.cfg.MODEL.BACKBONE == backbone
+        ):
+            return found
+    return {}
+
+
+def _by_class(
+    test: tuple[str, str], counted: dict[Setting, dict[int, Counted]], zero: dict[int, Counted]
+) -> list[Block]:
+    others = {
+        one: found for one, found in counted.items() if not zero or one.runs[0].trainer != BASELINE
+    }
+    columns = [Column("class"), Column("images", "In the test set.", number=True)]
+    if zero:
+        columns.append(Column("zero-shot CLIP", "Its accuracy (%).", number=True))
+    for one in others:
+        columns.append(Column(one.name, "Its accuracy (%).", number=True))
+        if zero:
+            means = "The difference from zero-shot CLIP, in points: + is better."
+            columns.append(Column(f"{one.name} − zero-shot", means, number=True))
+    rows = [
+        _class_row(label, base, [found.get(label) for found in others.values()], zero)
+        for label, base in next(iter(counted.values())).items()
+    ]
+    title = where(test)
+    blocks: list[Block] = [Table(title, columns, rows, "The run has no images of the class.")]
+    if not zero:
+        blocks.append(needs.zero_shot(next(iter(others)).runs[0]))
+    return blocks
+
+
+def _class_row(
+    label: int, base: Counted, found: Sequence[Counted | None], zero: dict[int, Counted]
+) -> list[Cell]:
+    row = [Cell(base.name), _number(base.total, ",")]
+    if zero:
+        row.append(_number(zero[label].accuracy, ".1f"))
+    for one in found:
+        row.append(_number(None if one is None else one.accuracy, ".1f"))
+        if zero:
+            row.append(Cell("") if one is None else _change(one.accuracy - zero[label].accuracy))
+    return row
+
+
+def _change(points: float) -> Cell:
+    kind = "soft" if abs(points) < 0.05 else "good" if points > 0 else "bad"
+    return Cell(f"{points:+.1f}", points, kind=kind)
