@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
 from dassl.utils import ConfigError
 from dassl.utils.cli import run_cli
 from dassl.utils.files import write_text

@@ -22,9 +22,9 @@ MEANINGS = {
     "new": "Accuracy on the second half, which the training did not see.",
     "H": "Harmonic mean of the seed-averaged base and new accuracy.",
     "all": "Accuracy on all classes, which were trained on.",
-    "all, trained on base": "Accuracy on all classes, of which the base ones were trained on.",
-    "all, trained on others": "Accuracy on all classes of what another run had learned.",
-    "new, trained on them": "Accuracy on the second half of a run that was trained on it.",
+    "all, after base": "Accuracy on all classes, of which the base ones were trained on.",
+    "all, after others": "Accuracy on all classes of what another run had learned.",
+    "new, after new": "Accuracy on the second half of a run that was trained on it.",
 }
 
 

@@ -29,7 +29,7 @@ RECORDS, PREDICTIONS = "results.jsonl", "predictions.csv"
 TESTED, ZEROSHOT = "tested", "zeroshot"  # folders inside a run's, which `needs.py` has made
 OWN_DATA = "Folder"
 # In this order tests and methods stand on the page; others follow.
-PARTS = ("base", "new", "all", "all, trained on base", "all, trained on others")
+PARTS = ("base", "new", "all", "all, after base", "all, after others")
 METHODS = tuple(STANDARD)
 # What differs between the runs of one row of a table of base and new classes.
 _NOT_OF_THE_SETTING = ("DATASET.SUBSAMPLE_CLASSES", "DATASET.NAME")
@@ -110,9 +110,9 @@ class Seen:
             return self.beside or self.classes
         ended_here = self.record.get("after_training", self.trained_here)
         if self.classes == "all" and not ended_here:
-            return f"all, trained on {self._source or 'others'}"
+            return f"all, after {self._source or 'others'}"
         if self.classes == "new" and ended_here:
-            return "new, trained on them"
+            return "new, after new"
         return self.classes
 
     @property

@@ -167,7 +167,7 @@ DEMO = Protocol(
     "demo",
     "the embedded default: from base to new classes, and trained on all; no download",
     Setting(
-        (replace(CLIP, label="zero-shot CLIP"), *_LEARNED),
+        (CLIP, *_LEARNED),
         (EMBEDDED,),
         parts=("base", "new", "whole"),
     ),

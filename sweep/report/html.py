@@ -20,7 +20,8 @@ MEANINGS = {
     "base": "Accuracy on the classes trained on, the first half.",
     "new": "Accuracy on the other classes, which no training saw.",
     "H": "Harmonic mean of the seed-averaged base and new accuracy.",
-    "all": "Accuracy on all classes together, after training on the base ones.",
+    "all, after base": "Accuracy on all classes, after training on the base ones.",
+    "all, after all": "Accuracy on all classes, after training on all of them.",
     "Average": "Mean over the datasets to the left or right of it, the source left out.",
 }
 EMPTY = "The method is not tested there: nothing is missing. What is missing is called so."

@@ -28,7 +28,7 @@ def test_a_sweep_s_folder(tmp_path: Path):
     table = next(section for section in shown.sections if section.name == "base2new")
     settings = settings_of(find_runs([str(output)]))
     ours = base_and_new(settings)
-    assert {one.test[1] for one in settings} == {"base", "new", "all, trained on base"}
+    assert {one.test[1] for one in settings} == {"base", "new", "all, after base"}
     assert "Base and new" not in [section.name for section in shown.sections], "once is enough"
     assert "Made with: python -m sweep run base2new" in table.notes[-1]
 
