@@ -205,10 +205,12 @@ def _fetch(name: str, path: Path) -> None:
     try:
         download(url, path, sha256=sha256)
     except DownloadError as error:
+        said = str(error).rstrip(". ")
+        if str(path) not in said:
+            said += f". Fetch that file elsewhere and put it there: {path}"
         raise DownloadError(
-            f"{str(error).rstrip('. ')}. Fetch that file elsewhere and put it there: {path}\n"
-            "Or name it where it lies: --backbone-path FILE (MODEL.BACKBONE.PATH). For first steps "
-            f"without a download, on the handwritten digits: --backbone {TINY}"
+            f"{said}\nOr name it where it lies: --backbone-path FILE (MODEL.BACKBONE.PATH). For "
+            f"first steps without a download, on the handwritten digits: --backbone {TINY}"
         ) from None
 
 

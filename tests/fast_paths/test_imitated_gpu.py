@@ -122,7 +122,7 @@ def test_forward_pass(module, position, csc, given, precision):
 def test_other_methods(monkeypatch, trainer_class, options, precision):
     """All that a method adds to the towers is float32, as is what it returns."""
     monkeypatch.setattr(prompt_trainer, "resolve_precision", lambda prec, device, key: prec)
-    key = f"TRAINER.{trainer_class.config_node}.PREC"
+    key = f"TRAINER.{trainer_class.config_node or 'COOP'}.PREC"  # DePT's is its base's
     model = build(trainer_class, make_batches(3), **{key: precision, **options}).model
     made: set[torch.dtype] = set()
     for module in model.learned.modules():

@@ -13,6 +13,6 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(
         ImageEncoder,
         "__call__",
-        lambda self, image: (counts.append(len(image)), plain(self, image))[1],
+        lambda self, image, *prompts: (counts.append(len(image)), plain(self, image, *prompts))[1],
     )
     return counts

@@ -249,6 +249,7 @@ def test_a_changed_recipe_is_another_run(name, old, new, tmp_path: Path, monkeyp
     before = plan._digest.__wrapped__(replace(OWN, seed=0))
     plan._settings.cache_clear()
     monkeypatch.setattr(plan, "ROOT", tmp_path)
+    monkeypatch.setattr(plan, "DATASETS", tmp_path / "configs" / "datasets")
     path = tmp_path / name
     path.write_text(path.read_text() + new)
     try:
