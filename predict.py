@@ -13,8 +13,7 @@ from pathlib import Path
 
 from dassl.utils.cli import run_cli
 from dassl.utils.files import write_text
-from prompts import Predictor
-from prompts.arguments import add_choice_of_classes, chosen_classes
+from prompts.arguments import add_choice_of_classes, predictor_of
 from prompts.formats import FORMATS
 from prompts.pictures import find_pictures, require_pictures
 
@@ -37,14 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     paths = find_pictures(args.pictures)
     require_pictures(paths)
-    predictor = Predictor.load(
-        args.run,
-        chosen_classes(args),
-        epoch=args.epoch,
-        template=args.template,
-        backbone_path=args.backbone_path,
-        device=args.device,
-    )
+    predictor = predictor_of(args)
     probabilities = predictor.probabilities(paths, max(args.batch_size, 0), progress=True)
     text = FORMATS[args.format](paths, predictor.guesses(probabilities, args.top))
     if args.output:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dassl.utils import DataError, MissingFileError
+from prompts.predictor import Predictor
 
 
 def add_choice_of_classes(parser: argparse.ArgumentParser) -> None:
@@ -39,3 +40,15 @@ def chosen_classes(args: argparse.Namespace) -> list[str] | None:
     except UnicodeDecodeError:
         raise DataError(f"{path} is not in UTF-8: save it so, with one class name a line") from None
     return [line for line in text.splitlines() if line.strip()]
+
+
+def predictor_of(args: argparse.Namespace) -> Predictor:
+    """Returns what a run has learned, with the classes and weights that were chosen."""
+    return Predictor.load(
+        args.run,
+        chosen_classes(args),
+        epoch=args.epoch,
+        template=args.template,
+        backbone_path=args.backbone_path,
+        device=args.device,
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dassl.utils.errors import OutputFolderError
 from dassl.utils.files import PathLike, write_text
-from prompts.arguments import add_choice_of_classes, chosen_classes
+from prompts.arguments import add_choice_of_classes, predictor_of
 from prompts.card import card
 from prompts.classifier import export_classifier
 from prompts.onnx_file import export_onnx
@@ -47,14 +47,8 @@ def export(args: argparse.Namespace) -> None:
     for place in (path, card_path):
         if place.exists() and not args.overwrite:
             raise OutputFolderError(f"{place} is there: choose another name, or --overwrite")
-    predictor = Predictor.load(
-        args.run,
-        chosen_classes(args),
-        epoch=args.epoch,
-        template=args.template,
-        backbone_path=args.backbone_path,
-        device="cpu",  # in float32, whatever a GPU would compute in
-    )
+    args.device = "cpu"  # in float32, whatever a GPU would compute in
+    predictor = predictor_of(args)
     KINDS[args.kind](predictor, path)
     write_text(card_path, card(predictor, args.kind, path))
     print(f"{path}: {path.stat().st_size:,} bytes; {card_path.name} says what it is")
