@@ -6,6 +6,7 @@ Shapes: C classes, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from encoders.openai import CLIP
 from encoders.text import TextEncoder
 from encoders.tokens import tokenize, tokenizer_of
 from encoders.tower import normalize
-from trainers.custom_clip import BasePromptLearner, CustomCLIP
+from trainers.custom_clip import BasePromptLearner, CustomCLIP, cosine_logits
 from trainers.deep_prompts import VLCustomCLIP
 from trainers.imagenet_templates import IMAGENET_TEMPLATES
 from trainers.prompt_trainer import PromptTrainer
@@ -77,9 +78,27 @@ class GuidedCLIP(CustomCLIP):
     ) -> BasePromptLearner:
         return BasePromptLearner(cfg.TRAINER[self.config_node], classnames, clip_model)
 
+
+class KnowledgeGuidedCLIP(GuidedCLIP):
+    """Its class features are held to the hand-written prompt's: L = L_ce + lambda L_kg.
+
+    KgCoOp (arXiv 2303.13283) and what is built on it; lambda is TRAINER.<config_node>.W.
+    """
+
+    def __init__(self, cfg: CfgNode, *args: Any) -> None:
+        super().__init__(cfg, *args)
+        self.weight = cfg.TRAINER[self.config_node].W
+
     def guidance(self, text_features: Tensor) -> Tensor:
         """Class features w (C, E) of length 1 → L_kg, (): the mean of 1 - cos(w_i, w_i^clip)."""
         return 1 - (text_features * self.hand_written).sum(dim=-1).mean()
+
+    def loss(self, image_features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Image features (B, E) of length 1, labels (B,) → L, (), and logits (B, C)."""
+        text_features = self.text_features()  # w, (C, E)
+        logits = cosine_logits(self.logit_scale, image_features, text_features)
+        loss = F.cross_entropy(logits, label)
+        return loss + self.weight * self.guidance(text_features), logits
 
 
 class VLGuidedCLIP(VLCustomCLIP):

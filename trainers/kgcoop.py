@@ -9,15 +9,12 @@ Shapes: B images, C classes, E embedding size.
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import functional as F
 from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
 from trainers.clip_trainer import frozen_clip
-from trainers.custom_clip import cosine_logits
-from trainers.hand_written import GuidedCLIP, GuidedTrainer
+from trainers.hand_written import GuidedTrainer, KnowledgeGuidedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -28,19 +25,8 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.KGCOOP.W = 8.0  # weight of the guidance, lambda
 
 
-class CustomCLIP(GuidedCLIP):
+class CustomCLIP(KnowledgeGuidedCLIP):
     config_node = "KGCOOP"
-
-    def __init__(self, cfg: CfgNode, *args) -> None:
-        super().__init__(cfg, *args)
-        self.weight = cfg.TRAINER.KGCOOP.W
-
-    def loss(self, image_features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Image features (B, E) of length 1, labels (B,) → L, (), and logits (B, C)."""
-        text_features = self.text_features()  # w, (C, E)
-        logits = cosine_logits(self.logit_scale, image_features, text_features)
-        loss = F.cross_entropy(logits, label)
-        return loss + self.weight * self.guidance(text_features), logits
 
 
 @TRAINER_REGISTRY.register()

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
@@ -29,8 +28,8 @@ from encoders.openai import CLIP
 from encoders.prompt_tree import ForkedTree
 from encoders.tower import normalize, without_autocast
 from trainers.clip_trainer import frozen_clip
-from trainers.custom_clip import BasePromptLearner, cosine_logits
-from trainers.hand_written import GuidedCLIP, GuidedTrainer
+from trainers.custom_clip import BasePromptLearner
+from trainers.hand_written import GuidedTrainer, KnowledgeGuidedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -78,15 +77,11 @@ class PromptLearner(BasePromptLearner):
             return self.meta_net(hand_written).view(-1, self.ctx.shape[-1])
 
 
-class CustomCLIP(GuidedCLIP):
+class CustomCLIP(KnowledgeGuidedCLIP):
     """CLIP whose class prompts are learned, and depend on what it knows of the class."""
 
     config_node = "TCP"
     prompt_learner_class = PromptLearner
-
-    def __init__(self, cfg: CfgNode, *args: Any) -> None:
-        super().__init__(cfg, *args)
-        self.weight = cfg.TRAINER.TCP.W
 
     def build_prompt_learner(self, *args: Any) -> BasePromptLearner:
         return self.prompt_learner_class(*args)
@@ -95,13 +90,6 @@ class CustomCLIP(GuidedCLIP):
         learner = self.prompt_learner
         own = learner.class_aware(self.hand_written)
         return normalize(self.text_encoder(learner.context(), learner.tree, own=own)[0])
-
-    def loss(self, image_features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Image features (B, E) of length 1, labels (B,) → L, (), and logits (B, C)."""
-        text_features = self.text_features()  # w, (C, E)
-        logits = cosine_logits(self.logit_scale, image_features, text_features)
-        loss = F.cross_entropy(logits, label)
-        return loss + self.weight * self.guidance(text_features), logits
 
 
 @TRAINER_REGISTRY.register()
