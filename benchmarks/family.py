@@ -33,8 +33,18 @@ import trainers
 from benchmarks import plain
 from benchmarks.bars import FAMILY_BARS, failures
 from benchmarks.machine import add_result, describe_run
-from benchmarks.measure import Work, matmul_peak
-from benchmarks.text_encoding import NAMES, Bench, Case, class_names, line, measure
+from benchmarks.measure import Work
+from benchmarks.text_encoding import (
+    NAMES,
+    Bench,
+    Case,
+    add_shares,
+    asked_for,
+    class_names,
+    line,
+    measure,
+    rates,
+)
 from benchmarks.whole_job_data import REAL, SMALL
 from dassl.config import Config, get_cfg_default
 from dassl.engine import TrainerBase
@@ -144,13 +154,13 @@ def select(args: argparse.Namespace) -> list[Case]:
     cases = [case for case in CASES if case.key in needed or not args.check or args.json]
     if args.tiny:
         cases = [case for case in cases if case.n_cls <= 50]
-    return [case for case in cases if not args.only or any(o in case.key for o in args.only)]
+    return [case for case in cases if asked_for(case, args.only)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="say which bars hold; fail if not all")
-    parser.add_argument("--only", nargs="+", help="parts of keys, such as 'step MaPLe'")
+    parser.add_argument("--only", nargs="+", help="words of keys, such as 'step MaPLe'")
     parser.add_argument("--seconds", type=float, default=20, help="for each case, about")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: does it run at all?")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -159,13 +169,12 @@ def main() -> int:
     device = torch.device(args.device)
     report: dict[str, Any] = {**describe_run(device=args.device), "results": []}
     report |= {"threads": torch.get_num_threads(), "precision": "fp32"}
-    report["peak_flops_per_s"] = matmul_peak(device, torch.float32)
+    report |= rates(device, torch.float32)
     bench = FamilyBench(device, "fp32", class_names(), SMALL if args.tiny else REAL)
     room = int(0.8 * free_bytes(device))
     for case in select(args):
         result = measure(bench, case, args.seconds, room, compared=True)
-        peak = max(report["peak_flops_per_s"].values())
-        result["share_of_peak"] = result["ours_flops"] / result["ours_seconds"] / peak
+        add_shares(result, report)
         add_result(report, result, args.json)
         print(line(result), flush=True)
     return failures(report["results"], FAMILY_BARS) if args.check else 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 import torch
 
+from benchmarks import family
 from benchmarks.bars import FAMILY_BARS
 from benchmarks.family import CASES, FamilyBench
 from benchmarks.measure import largest_difference
@@ -20,3 +23,11 @@ def test_both_paths(case):
 
 def test_every_bar_is_measured():
     assert {key for bar in FAMILY_BARS for key in bar.keys} <= {case.key for case in CASES}
+
+
+def test_its_lines(monkeypatch, capsys):
+    command = "family.py --tiny --seconds 0 --only 'MaPLe 5' 'text TCP 5'"
+    monkeypatch.setattr("sys.argv", shlex.split(command))
+    assert family.main() == 0
+    keys = [line.split(" plain")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert keys == ["step MaPLe 5 b4", "text TCP 5 b4"]
