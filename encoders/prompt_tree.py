@@ -20,6 +20,8 @@ that two tiles share is computed in both.) All other layers see one list of rows
     rows    V1 V2 │ abbey . [END] golf course . [END] ball . [END]
     tiles   [V1 V2 abbey . [END]  –  ]   [golf course . [END] ball . [END]]   (– is padding)
 
+Where there are few rows, one tile holds them all, and attention needs no tiles: `Tiles.seen`.
+
 Numbers: a token id stands for itself, `learned_token(i)` for learned vector i.
 
 Where learned vectors depend on the class from some block on (TCP, arXiv 2311.18231), the blocks
@@ -41,6 +43,7 @@ from encoders.kernels.folding import made_to_last
 
 ALIGNED = 8  # numbers
 TILE = 32  # tokens; 16 to 64 were equally fast, smaller and larger ones slower
+FEW_ROWS = 64  # so many attend faster without tiles: 8% of the text side for 5 classes on a CPU
 
 Path = tuple[int, ...]  # the tokens from the root to a token
 
@@ -60,7 +63,15 @@ class Tiles:
     rows: Tensor  # (N * Tq,) the query in each slot; 0 in padding
     slots: Tensor  # (Q,) the slot of each query
     mask: Tensor  # (N, Tq, K + Tk) 0 where a query sees a key, -inf elsewhere
+    # (Q, F + T) the same for all frozen tokens and all rows; None: there are many
+    seen: Tensor | None = None
     _masks: dict[int, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Tiles:
+        """Returns a copy on a device, with masks in a floating-point type."""
+        seen = None if self.seen is None else _aligned(self.seen.to(device, dtype))
+        rows, slots = self.rows.to(device), self.slots.to(device)
+        return Tiles(rows, slots, self.mask.to(device, dtype), seen)
 
     def mask_of(self, groups: int) -> Tensor:
         """(G * N, Tq, K + Tk): the mask again and again, laid out as the GPU wants it."""
@@ -102,8 +113,7 @@ class PackedRows:
             elif isinstance(value, Fork):
                 moved[name] = Fork(value.rows.to(device, dtype), value.source.to(device))
             elif isinstance(value, Tiles):
-                mask = value.mask.to(device, dtype)
-                moved[name] = Tiles(value.rows.to(device), value.slots.to(device), mask)
+                moved[name] = value.to(device, dtype)
         return PackedRows(**moved)
 
 
@@ -182,7 +192,10 @@ class PromptTree:
         trunk = _shared_beginning(sequences)
         trunk_paths = [trunk[: n + 1] for n in range(len(trunk))]
         frozen = {path: i for i, path in enumerate(self.frozen)}
-        tiles = _fill_tiles([p for p in trunk_paths if p not in frozen], trunk, sequences)
+        needed = {s[: n + 1] for s in sequences for n in range(len(s))} - frozen.keys()
+        few = len(needed) <= FEW_ROWS
+        first = [path for path in trunk_paths if path not in frozen]
+        tiles = _fill_tiles(first, trunk, sequences, self.n_tokens if few else TILE)
         active = [(n, p) for n, tile in enumerate(tiles) for p in tile if p not in frozen]
         active.sort(key=lambda tile_and_path: tile_and_path[1][-1] >= 0)  # learned vectors first
         row = {key: i for i, key in enumerate(active)}
@@ -208,6 +221,13 @@ class PromptTree:
             beginning + ([key(n, path) for path in tile] + padding)[:size]
             for n, tile in enumerate(tiles)
         ]
+        end_tiles = _lay_out(
+            end_queries, {key: i for i, key in enumerate(end_keys)}, tiles, len(trunk)
+        )
+        if few:
+            place = frozen | {path: len(frozen) + i for (_, path), i in row.items()}
+            laid.seen = _seen([path for _, path in active], place)
+            end_tiles.seen = _seen(sequences, place)
         rows = PackedRows(
             vector=_index(-1 - path[-1] for _, path in active[:n_vectors]),
             vector_position=_index(len(path) - 1 for _, path in active[:n_vectors]),
@@ -221,9 +241,7 @@ class PromptTree:
             keys=_index(chain.from_iterable(keys)),
             key_slots=laid.slots + len(trunk) * (laid.slots // size + 1),
             end_rows=_index(row[key] for key in end_keys),
-            end_tiles=_lay_out(
-                end_queries, {key: i for i, key in enumerate(end_keys)}, tiles, len(trunk)
-            ),
+            end_tiles=end_tiles,
             n_rows=len(active),
         )
         return rows, [path for _, path in active]
@@ -275,10 +293,12 @@ def _shared_beginning(sequences: list[Path]) -> Path:
     return first[:n]
 
 
-def _fill_tiles(first: list[Path], trunk: Path, sequences: list[Path]) -> list[list[Path]]:
+def _fill_tiles(
+    first: list[Path], trunk: Path, sequences: list[Path], size: int
+) -> list[list[Path]]:
     """Fills tiles with the trunk's rows, then branch by branch; returns the tokens in each."""
     branches = [[s[: n + 1] for n in range(len(trunk), len(s))] for s in sequences]
-    size = max(TILE, len(first), *map(len, branches))
+    size = max(size, len(first), *map(len, branches))
     tiles = [dict.fromkeys(first)]  # a dictionary as an ordered set
     for branch in branches:
         new = [path for path in branch if path not in tiles[-1]]
@@ -313,6 +333,14 @@ def _lay_out(
             own = [n_trunk + slot_of[path[:k]] for k in range(n_trunk + 1, len(path) + 1)]
             mask[n, i, own] = 0
     return Tiles(torch.from_numpy(rows.ravel()), torch.from_numpy(slots), torch.from_numpy(mask))
+
+
+def _seen(queries: Sequence[Path], place: dict[Path, int]) -> Tensor:
+    """Returns (Q, F + T): 0 where a query sees what stands in a place, -inf elsewhere."""
+    seen = torch.full((len(queries), len(place)), -torch.inf)
+    for i, path in enumerate(queries):
+        seen[i, [place[path[:n]] for n in range(1, len(path) + 1)]] = 0
+    return seen
 
 
 def _aligned(mask: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Two ways that give the same numbers: on a CPU by hand, in two parts under one softmax, so that the
 trunk's keys and values are never copied into the tiles, neither forward nor backward; elsewhere by
-torch's fused kernel, which wants the copies but never holds a matrix of scores.
+torch's fused kernel, which wants the copies but never holds a matrix of scores. Few rows attend to
+all rows under one mask, by the fused kernel: what tiles would save is less than laying them costs.
 
 Shapes: G groups, T rows, F frozen tokens, D width, H heads, K trunk keys, N tiles of Tq queries and
 Tk keys (see `prompt_tree`). Softmax scale: already in the queries.
@@ -21,9 +22,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from encoders.kernels import second_order
 from encoders.prompt_tree import PackedRows, Tiles
 
-# The kernels that take a mask, the first that can be used. Not cuDNN's: it makes a plan for each
-# shape, and stops where it has none.
-KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# The kernels that take a mask, flash on a CPU alone; the first that can be used. Not cuDNN's: it
+# makes a plan for each shape, and stops where it has none.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attend(
@@ -44,9 +45,27 @@ def attend(
     """
     if second_order.is_wanted():
         return _two_part_attention(q, kv, frozen, rows, tiles, heads)[0]
+    if tiles.seen is not None:
+        return masked_attention(q, kv, frozen, tiles.seen, heads)
     if kv.device.type == "cpu":
         return _TwoPartAttention.apply(q, kv, frozen, rows, tiles, heads)
     return fused_attention(q, kv, frozen, rows, tiles, heads)
+
+
+def masked_attention(
+    q: Tensor | None, kv: Tensor, frozen: Tensor, seen: Tensor, heads: int
+) -> Tensor:
+    """`attend` without tiles: `seen`, (Q, F + T), says what each query sees."""
+    groups, width = len(kv), frozen.shape[-1] // 2
+    if q is None:
+        q, kv = kv.split((width, 2 * width), dim=-1)
+    if len(frozen):
+        kv = torch.cat([frozen.expand(groups, -1, -1), kv], dim=1)  # (G, F + T, 2 D)
+    queries = q.unflatten(-1, (heads, -1)).transpose(1, 2)  # (G, H, Q, D/H)
+    k, v = kv.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+    with sdpa_kernel(KERNELS):
+        out = F.scaled_dot_product_attention(queries, k, v, attn_mask=seen, scale=1.0)
+    return out.transpose(1, 2).flatten(2)
 
 
 def _split_heads(x: Tensor, parts: int, heads: int) -> Tensor:

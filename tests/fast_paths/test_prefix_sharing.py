@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks import plain
-from encoders import text
+from encoders import prompt_tree, text
 from encoders.kernels import tree_attention
 from encoders.kernels.frozen_linear import FrozenLinear
 from encoders.kernels.gemm import BACKENDS, default_backend, onednn_works
@@ -119,10 +119,16 @@ CLASS_LISTS = {
 }
 
 
+@pytest.fixture(params=[0, 10**9], ids=["tiles", "no tiles"])
+def few(request, monkeypatch):
+    """How many rows are few: none, or any number."""
+    monkeypatch.setattr(prompt_tree, "FEW_ROWS", request.param)
+
+
 @DTYPES
 @pytest.mark.parametrize(("position", "class_specific"), KINDS)
 @pytest.mark.parametrize("names", CLASS_LISTS.values(), ids=CLASS_LISTS)
-def test_positions_and_names(dtype, position, class_specific, names):
+def test_positions_and_names(few, dtype, position, class_specific, names):
     clip_model = small_clip(dtype)
     sequences = sequences_of(names, 5, position, class_specific)
     check(TextEncoder(clip_model), clip_model, sequences)
@@ -131,7 +137,7 @@ def test_positions_and_names(dtype, position, class_specific, names):
 @DTYPES
 @pytest.mark.parametrize("groups", [1, 3, 7])
 @pytest.mark.parametrize("chunk", [0, 1, 20, 45, 1000])
-def test_images_and_chunks(dtype, groups, chunk):
+def test_images_and_chunks(few, dtype, groups, chunk):
     """Chunks of one class, of some classes, of several images, and one chunk for all."""
     clip_model = small_clip(dtype)
     sequences = sequences_of(CLASS_LISTS["ragged"][:6], 4, "end", False)
