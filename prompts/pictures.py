@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -118,7 +118,11 @@ class PictureBatches:
         """(B, 3, H, W) as yielded → as the run's transform gives them, on the same device."""
         return self.bytes.floats(images)
 
-    def _prepared(self, picture: Picture, prepare) -> Tensor:
-        if isinstance(picture, Image.Image):
-            return prepare(picture.convert("RGB"))
-        return prepare(self.read(os.fspath(picture)))
+    def _prepared(self, picture: Picture, prepare: Callable[[Image.Image], Tensor]) -> Tensor:
+        if not isinstance(picture, Image.Image):
+            return prepare(self.read(os.fspath(picture)))
+        show = getattr(self.read, "show", None)  # as the same image in a file is read
+        try:
+            return prepare(show(picture) if show else picture.convert("RGB"))
+        except ValueError as error:
+            raise DataError(f"the picture {picture!r} cannot be read: {error}") from None

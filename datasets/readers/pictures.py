@@ -86,10 +86,18 @@ class PictureReader:
             DataError: it cannot be read, or it does not say what its values mean.
         """
         with opened(path) as image:
-            self._require_known_colours(image)
-            _scale_clear_colour(image)
-            image.load()
-            return self._shown(image)
+            return self.show(image)
+
+    def show(self, image: Image.Image) -> Image.Image:
+        """Returns an image that Pillow opened in RGB.
+
+        Raises:
+            ValueError: it does not say what its values mean.
+        """
+        self._require_known_colours(image)
+        _scale_clear_colour(image)
+        image.load()
+        return self._shown(image)
 
     def check(self, path: str) -> None:
         """Raises as a call does, but looks at no more of the file than it must."""
@@ -213,7 +221,8 @@ def _orientation(image: Image.Image) -> Any:
 
 def _raw_mode(image: Image.Image) -> str:
     """Returns how the pixels are stored in the file, such as "L;4"; "" once they are loaded."""
-    args = image.tile[0][3] if image.tile else ""
+    tile = getattr(image, "tile", ())  # an image made in memory has none
+    args = tile[0][3] if tile else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
