@@ -11,6 +11,7 @@ from PIL import Image
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError, write_atomically
 from dassl.utils.logger import get_logger
+from dassl.utils.random_state import random_state_kept
 from datasets.base import BenchmarkDataset, Split
 from datasets.readers.roots import make_default_root
 
@@ -57,10 +58,11 @@ def write_images(folder: Path) -> None:
     done = folder / ".complete"
     if done.exists():
         return
-    from sklearn.datasets import load_digits  # only needed once
-
     logger.info(f"Writing the handwritten digits of scikit-learn to {folder}")
-    digits = load_digits()
+    with random_state_kept():  # as for the runs after this one, which find the images
+        from sklearn.datasets import load_digits  # draws random numbers when it is imported
+
+        digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target)):
         path = folder / f"{label}_{CLASSNAMES[label]}" / f"{index:04d}.png"
         if path.exists():  # whole, as it was written atomically: by a run beside this one, say
