@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 import gc
+import importlib.metadata
 import platform
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import PIL
 import torch
 from torch import nn
-from torch.utils.collect_env import get_pretty_env_info
+from torch.utils import collect_env
 
 from dassl.utils.files import (
     PathLike,
@@ -65,10 +66,20 @@ def collect_env_info(use_cuda: bool = True) -> str:
         use_cuda: whether CUDA may be initialized, which torch's report does where it can.
     """
     hidden = nullcontext() if use_cuda else patch.object(torch.cuda, "is_available", lambda: False)
-    with hidden:
-        report = get_pretty_env_info()
+    with hidden, patch.object(collect_env, "run", _answer_for_pip):
+        report = collect_env.get_pretty_env_info()
     own = f"        Python ({platform.python_version()})\n        Pillow ({PIL.__version__})"
     return f"{report}\n{own}"
+
+
+def _answer_for_pip(
+    command: Any, run: Callable[[Any], tuple[int, str, str]] = collect_env.run
+) -> tuple[int, str, str]:
+    """Runs a command of torch's report; `pip list`, which takes a second, is answered here."""
+    if "-mpip" not in command:
+        return run(command)
+    packages = {(d.metadata["Name"] or "", d.version) for d in importlib.metadata.distributions()}
+    return 0, "\n".join(f"{name}=={version}" for name, version in sorted(packages)), ""
 
 
 def tolist_if_not(x: Any) -> list:
