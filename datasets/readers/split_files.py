@@ -7,6 +7,7 @@ import os
 import posixpath
 import unicodedata
 from collections import Counter
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,19 @@ def is_official(path: Path, split: Split, image_dir: PathLike, shipped: Path, bl
     """
     if path == shipped or (blob and git_blob_id(path) == blob):
         return True
-    if not shipped.is_file():
+    if not shipped.is_file() or tuple(map(len, split)) != _sizes(shipped):
         return False
 
     def rows(of: Split) -> list[list[tuple[str, int, str]]]:
         return [[(item.impath, item.label, item.classname) for item in part] for part in of]
 
     return rows(split) == rows(read_split_file(shipped, image_dir)[0])
+
+
+@cache
+def _sizes(shipped: Path) -> tuple[int, ...]:
+    """Returns how many images the parts of a split file that ships with the project have."""
+    return tuple(map(len, read_split_file(shipped, "")[0]))
 
 
 def is_ours(path: Path) -> bool:
