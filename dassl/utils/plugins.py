@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 from types import ModuleType
 
@@ -141,8 +141,14 @@ def _is_of_plugins(statement: ast.Import | ast.ImportFrom) -> bool:
 
 def lines_for_a_gpu(path: Path) -> list[int]:
     """Returns the lines of a Python file that ask for a GPU by name: `.cuda()`, `"cuda"`."""
-    lines, text = set(), path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(text)) if "cuda" in text else ():
+    text = path.read_text(encoding="utf-8")
+    return _lines_for_a_gpu(text) if "cuda" in text else []
+
+
+@lru_cache(maxsize=32)  # runs of one process look at the same few files
+def _lines_for_a_gpu(text: str) -> list[int]:
+    lines = set()
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", "")
             places = [key.value for key in node.keywords if key.arg == "device"]
