@@ -18,6 +18,8 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in background jobs of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # so do those of processes that tests start
+os.fsync = lambda descriptor: None  # no test cuts the power
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
