@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from dassl.utils import download, web
+
 PAGE = b"<!DOCTYPE html><html>Quota exceeded</html>"
 
 
@@ -101,8 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running() -> Iterator[Hub]:
-    """Runs both servers on this machine."""
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Runs both servers on this machine; HF_TOKEN, which is not set, is for this hub alone."""
+    monkeypatch.setattr(download, "PAUSE", 0.001)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     hub = Hub()
     with ExitStack() as stack:
         addresses = []
@@ -114,4 +120,5 @@ def running() -> Iterator[Hub]:
             stack.callback(server.shutdown)
             addresses.append(f"http://127.0.0.1:{server.server_port}")
         hub.url, hub.cdn = addresses
+        monkeypatch.setattr(web, "TOKENS", {hub.url: "HF_TOKEN"})
         yield hub

@@ -22,10 +22,7 @@ SECRET = "hf_secret"
 
 @pytest.fixture
 def hub(monkeypatch):
-    monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with running() as hub:
-        monkeypatch.setattr(web, "TOKENS", {hub.url: "HF_TOKEN"})
+    with running(monkeypatch) as hub:
         hub.files["a.zip"] = CONTENT
         yield hub
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from dassl.utils import download, web
 from datasets.manage import hub_parquet
 from datasets.manage.convert import official_labels
 from datasets.manage.sources import folder_of
@@ -233,11 +232,9 @@ LIST = f"api/datasets/{NAME_THERE}/parquet"
 @pytest.fixture
 def hub(pyarrow, root, tmp_path, monkeypatch):
     """A hub that has EuroSAT in two parts."""
-    monkeypatch.setattr(download, "PAUSE", 0.001)
     source = hub_files(tmp_path / "source", root)
-    with running() as hub:
+    with running(monkeypatch) as hub:
         monkeypatch.setattr(hub_parquet, "HUB", f"{hub.url}/repo")
-        monkeypatch.setattr(web, "TOKENS", {hub.url: "HF_TOKEN"})
         parts = {}
         for number, part in enumerate(("train", "test")):
             name = f"{LIST}/default/{part}/0.parquet"

@@ -10,8 +10,6 @@ import zipfile
 import pytest
 
 import datasets.__main__ as cli
-from dassl.utils import download as module
-from dassl.utils import web
 from dassl.utils.files import git_blob_id
 from datasets.manage.catalog import Remote, Source, catalog
 from tests.datasets import fixtures
@@ -34,10 +32,7 @@ def zipped(members: dict[str, str]) -> bytes:
 @pytest.fixture
 def hub(monkeypatch):
     """A hub from which DescribableTextures can be had, as `authors.zip` or as `dtd.zip`."""
-    monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with running() as hub:
-        monkeypatch.setattr(web, "TOKENS", {hub.url: "HF_TOKEN"})
+    with running(monkeypatch) as hub:
         hub.files = {"dtd.zip": zipped(MEMBERS)}
         official = Remote(
             "authors.zip", (f"{hub.url}/repo/authors.zip",), (("dtd/*", ""),), ("images",)
