@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,12 +28,17 @@ from benchmarks.killing import (
     traces,
     wait,
 )
+from tests.forks import start_training
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes"),
 ]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+WRITINGS = (
+    *((r"progress\.pt", "half"), (r"model.*", "before"), ("checkpoint", "after")),
+    (r"results\.jsonl", "half"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,33 +54,31 @@ def whole(request, root: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return request.param, traces(out)
 
 
-@pytest.mark.parametrize("signum", SIGNALS, ids=[s.name for s in SIGNALS])
-def test_killed_at_random_moments(whole: tuple[Case, dict], root: Path, tmp_path: Path, signum):
+def flags(out: Path) -> tuple[str, ...]:
+    return ("--resume", str(out)) if (out / "config.yaml").is_file() else ()
+
+
+def test_killed_at_random_moments(whole: tuple[Case, dict], root: Path, tmp_path: Path):
+    """By each signal, one after the other."""
     case, expected = whole
-    draw = random.Random(f"{case.name} {signum}")
+    draw = random.Random(case.name)
     out = tmp_path / "run"
-    for _ in range(2):
-        flags = ("--resume", str(out)) if (out / "config.yaml").is_file() else ()
-        code = kill_after(draw.uniform(0.3, 1.2), signum, case.arguments(root, out, *flags))
-        assert code in (0, -signum, 128 + signum)
+    for signum in draw.sample(SIGNALS, len(SIGNALS)):
+        arguments = case.arguments(root, out, *flags(out))
+        assert kill_after(draw.uniform(0.3, 1.2), signum, arguments) in (0, -signum, 128 + signum)
     finish(case, root, out)
     assert differences(expected, traces(out)) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "moment"),
-    [
-        (r"progress\.pt", "half"),
-        (r"model.*", "before"),
-        ("checkpoint", "after"),
-        (r"results\.jsonl", "half"),
-    ],
-)
-def test_killed_in_writing(whole, root: Path, tmp_path: Path, name: str, moment: str):
+def test_killed_in_writing(whole: tuple[Case, dict], root: Path, tmp_path: Path):
+    """One file after the other: each start goes on from what the death before it has left."""
     case, expected = whole
     out = tmp_path / "run"
-    code = wait(start(case.arguments(root, out), die_in_writing(name, 1, moment)))
-    assert code in (0, -signal.SIGKILL)
+    for name, moment in WRITINGS:
+        dies = die_in_writing(name, 1, moment)
+        code = wait(start(case.arguments(root, out, *flags(out)), dies))
+        assert code in (0, -signal.SIGKILL)
+    assert code == -signal.SIGKILL, "each run writes its results"
     finish(case, root, out)
     assert differences(expected, traces(out)) == []
 
@@ -82,11 +86,8 @@ def test_killed_in_writing(whole, root: Path, tmp_path: Path, name: str, moment:
 def test_the_message_is_the_command_that_goes_on(root: Path, tmp_path: Path):
     """Typed as it stands, with blanks in the path, it ends the run; then there is nothing left."""
     case, out = CASES[0], tmp_path / "my run"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "train.py", *case.arguments(root, out)]
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=-1
-    )
+    heard = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = start_training(*case.arguments(root, out), **heard)
     for line in process.stdout:
         if line.startswith("epoch [3/"):
             process.terminate()
@@ -95,15 +96,11 @@ def test_the_message_is_the_command_that_goes_on(root: Path, tmp_path: Path):
     assert process.returncode == 143
     assert "stopped by SIGTERM in epoch" in message
     command = re.search(r"To go on: python (.*)", message).group(1)
-    for expected in ("accuracy", "is finished"):
-        done = subprocess.run(
-            f"{sys.executable} {command}",
-            shell=True,
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            capture_output=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert expected in done.stdout
+    command = f"{sys.executable} {command}"
+    typed = subprocess.run(command, shell=True, cwd=ROOT, text=True, capture_output=True)
+    assert typed.returncode == 0, typed.stderr
+    assert "accuracy" in typed.stdout
+    again = start_training(*shlex.split(command)[2:], **heard)
+    assert "is finished" in again.communicate()[0]
+    assert again.returncode == 0
     assert len((out / "results.jsonl").read_text().splitlines()) == 1
