@@ -27,6 +27,7 @@ WAYS = {
     "best": ("TEST.FINAL_MODEL", "best_val"),
     "adam": ("OPTIM.NAME", "adam"),
 }
+DRAWING = {"drawing steps": (), "drawing steps, workers": WAYS["workers"]}
 
 
 @TRAINER_REGISTRY.register(force=True)
@@ -71,18 +72,25 @@ def same(one: dict, other: dict) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [*WAYS, "drawing steps", "drawing steps, workers"])
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_any_batch(data: Path, tmp_path: Path, monkeypatch, way: str, step: int):
-    opts = (*FEW, *WAYS.get(way, WAYS["workers"] if "workers" in way else ()))
-    flags = {"trainer": "DrawingCoOp"} if "drawing" in way else {}
+@pytest.mark.parametrize(
+    ("way", "stops"),
+    [(way, ((1, 4), (2, 3))[i % 2]) for i, way in enumerate([*WAYS, *DRAWING])],
+    ids=[*WAYS, *DRAWING],
+)
+def test_any_batch(data: Path, tmp_path: Path, monkeypatch, way: str, stops: tuple[int, int]):
+    """One stop within an epoch and one at an epoch's end, of two batches each."""
+    opts = (*FEW, *(DRAWING if way in DRAWING else WAYS)[way])
+    flags = {"trainer": "DrawingCoOp"} if way in DRAWING else {}
     expected = run(data, tmp_path / "whole", *opts, epoch=2, **flags)
-    broken = tmp_path / "broken"
-    with monkeypatch.context() as patch:
-        stop_after(patch, step)
-        with pytest.raises(TrainingStopped, match="resume"):
-            run(data, broken, *opts, epoch=2, **flags)
-    assert (broken / "progress.pt").is_file()
+    broken, done = tmp_path / "broken", 0
+    for step in stops:
+        again = {"resume": str(broken)} if done else {}
+        with monkeypatch.context() as patch:
+            stop_after(patch, step - done)
+            with pytest.raises(TrainingStopped, match="resume"):
+                run(data, broken, *opts, epoch=2, **flags, **again)
+        assert (broken / "progress.pt").is_file()
+        done = step
     assert run(data, broken, *opts, epoch=2, resume=str(broken), **flags) == expected
     assert same(ends(tmp_path / "whole"), ends(broken))
     assert not list(broken.glob("progress*"))
