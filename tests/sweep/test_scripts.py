@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.cli import main
 from sweep.plan.run import ROOT
 
 CASES = {  # script and arguments → lines of the plan
@@ -22,23 +23,32 @@ CASES = {  # script and arguments → lines of the plan
 }
 
 
+PYTHON = '#!/bin/sh\nprintf \'%s\\n\' "$@" >"$ARGUMENTS"\n'  # notes what it is called with
+
+
 def call(line: str, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess:
+    """Runs a script; what it calls Python with goes to `tmp_path/arguments`, one a line."""
     script, *arguments = line.split()
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
     environment = {**os.environ, "DATA": str(tmp_path), "OUTPUT": str(tmp_path / "out")}
-    environment["PYTHON"] = sys.executable
+    environment |= {"PYTHON": str(tmp_path / "python"), "ARGUMENTS": str(tmp_path / "arguments")}
     command = ["bash", str(ROOT / "scripts" / script), *arguments, *flags]
     return subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("line", CASES)
-def test_plan(line: str, tmp_path: Path):
+def test_plan(line: str, tmp_path: Path, capsys):
     result = call(line, tmp_path, "--dry-run")
     assert result.returncode == 0, result.stderr
+    option, module, *arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert (option, module) == ("-m", "sweep")
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
     for expected in CASES[line]:
-        assert expected in result.stdout
+        assert expected in shown
 
 
 @pytest.mark.parametrize("script", [line.split()[0] for line in CASES])
@@ -46,6 +56,7 @@ def test_usage(script: str, tmp_path: Path):
     result = call(script, tmp_path)
     assert result.returncode == 2
     assert "usage: " in result.stderr
+    assert not (tmp_path / "arguments").exists()
 
 
 # --- parse_test_res.py ----------------------------------------------------------------------------
