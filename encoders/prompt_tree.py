@@ -9,7 +9,7 @@ tree. CoOp's, with class token at the end, two context vectors V and three class
                                 └─ ball ── . ── [END]
            └── trunk ─┘└────────── leaves ───────────┘
 
-11 tokens instead of 3 x 77. The *trunk* is the beginning that all prompts share; a *frozen* token
+12 tokens instead of 3 x 77. The *trunk* is the beginning that all prompts share; a *frozen* token
 has no learned vector at or before it, so it is computed once for ever. In the middle and front
 position and with class-specific context the tree forks earlier; nothing else changes.
 
