@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import predict
-from prompts.__main__ import build_parser as prompts_parser
 from tests.runs import ROOT
 
 PAGE = ROOT / "docs/using_a_prompt.md"
@@ -29,7 +26,7 @@ def transcript() -> list[tuple[str, str]]:
 
 def compare_py() -> str:
     text = PAGE.read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text[text.index("```console") :], re.DOTALL)[0]
+    return re.findall(r"```python title=\"compare.py\"\n(.*?)```", text, re.DOTALL)[0]
 
 
 def words(answer: str) -> list[str]:
@@ -64,15 +61,3 @@ def test_the_transcript(desk: Path):
     *_, again, compared = answers.values()
     assert len(again.split()) == 5
     assert [line.split()[1:] for line in compared.splitlines()] == [again.split()] * 3
-
-
-@pytest.mark.parametrize("page", ["docs/using_a_prompt.md", "README.md"])
-def test_commands_are_understood(page: str):
-    """Also of those lines that need files of a reader's own."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    parsers = {"predict.py": predict.build_parser(), "-m prompts": prompts_parser()}
-    lines = re.findall(r"^(?:\$ )?python (predict\.py|-m prompts) (.*)$", text, re.MULTILINE)
-    assert len(lines) >= 3
-    for program, words in lines:
-        words = re.split(r"\s+[<>|]", words.replace(" …", ""))[0]
-        parsers[program].parse_args(shlex.split(words, comments=True))
