@@ -2,45 +2,65 @@
 
 python predict.py output/coop picture.png
 python predict.py output/coop folder --top 3 --format csv --output guesses.csv
-find . -name '*.jpg' | python predict.py output/coop - --classes cat,dog,bird
+find . -name '*.jpg' -print0 | python predict.py output/coop - --classes cat,dog,bird
+
+A picture whose name begins with - is written ./-name.jpg.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from dassl.utils import ConfigError, DataError
 from dassl.utils.cli import run_cli
 from dassl.utils.files import write_text
-from prompts.arguments import add_choice_of_classes, predictor_of
+from dassl.utils.text import counted, spelled
+from prompts.arguments import Parser, add_choice_of_classes, output_file, predictor_of
 from prompts.formats import FORMATS
-from prompts.pictures import find_pictures, require_pictures
+from prompts.pictures import find_pictures
+
+SKIP = "; --skip-broken leaves out what cannot be read"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("run", help="output folder of a training (--output-dir), or of a zero-shot evaluation")
-    add("pictures", help="a picture, a folder, or - for paths on standard input, one a line")
+    add(
+        "pictures",
+        help="a picture, a folder, or - for paths on standard input, one a line, or with NUL "
+        "between them",
+    )
     add("--top", type=int, default=5, help="classes to show for each picture")
     add("--format", choices=FORMATS, default="table")
     add("--output", default="", help="file to write; absent: standard output")
+    add("--overwrite", action="store_true", help="replace the file if it is there")
+    add("--skip-broken", action="store_true", help="leave out pictures that cannot be read")
     add("--batch-size", type=int, default=0, help="pictures at a time; changes no number")
     add_choice_of_classes(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.batch_size < 0:
+        raise ConfigError(f"--batch-size is {args.batch_size}; expected 1 or more")
+    output = output_file(args.output, args.overwrite) if args.output else None
     paths = find_pictures(args.pictures)
-    require_pictures(paths)
     predictor = predictor_of(args)
-    probabilities = predictor.probabilities(paths, max(args.batch_size, 0), progress=True)
-    text = FORMATS[args.format](paths, predictor.guesses(probabilities, args.top))
-    if args.output:
-        write_text(Path(args.output).expanduser(), text)
+    broken: dict[int, str] | None = {} if args.skip_broken else None
+    if broken is None:
+        predictor.require(paths, SKIP if len(paths) > 1 else "")
+    guesses = predictor(paths, args.top, args.batch_size, progress=True, broken=broken)
+    if broken:
+        for reason in broken.values():
+            print(f"left out: {spelled(reason)}", file=sys.stderr)
+        if not guesses:
+            raise DataError(f"none of {counted(len(paths), 'picture')} can be read")
+        paths = [path for i, path in enumerate(paths) if i not in broken]
+    text = FORMATS[args.format](paths, guesses)
+    if output:
+        write_text(output, text.encode(errors="backslashreplace").decode())
     else:
         sys.stdout.write(text)
 

@@ -9,6 +9,7 @@ The package is optional: pip install "open_clip_torch>=3.3,<4".
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import logging
@@ -68,6 +69,18 @@ class Source:
 
     def __str__(self) -> str:
         return PREFIX + "/".join(filter(None, (self.name, self.tag)))
+
+    @property
+    def read_as(self) -> str:
+        """What a weights file does not tell, wherever it lies: heads, activation, tokenizer.
+
+        Raises:
+            ConfigError: it names a folder that holds no model.
+        """
+        if self.folder is None:
+            return self.name
+        content = json.dumps(_folder_config(self.folder)["model_cfg"], sort_keys=True)
+        return f"{LOCAL} {hashlib.sha256(content.encode()).hexdigest()}"
 
 
 Backbone = str | Path | Source

@@ -17,6 +17,8 @@ from sweep.report.html import cell
 from sweep.report.stats import Value, harmonic_value, value
 
 BASELINE = "ZeroshotCLIP"
+MOST_CELLS = 100_000  # of tables of classes, some 5 MB
+LEAST_CLASSES = 20  # of a test
 MEANINGS = {
     "base": "Accuracy on the first half of the classes, which were trained on.",
     "new": "Accuracy on the second half, which the training did not see.",
@@ -50,7 +52,6 @@ def overview(runs: Sequence[Seen]) -> Section:
 def _line(one: Seen) -> list[Cell]:
     counted = one.record.get("total") or None
     error = 100 * calibration_error(one.predictions) if one.predictions else None
-    backbone = one.run.cfg.MODEL.BACKBONE
     return [
         *map(Cell, (one.name, one.dataset, one.part)),
         _number(one.run.cfg.DATASET.NUM_SHOTS if one.learns else 0),
@@ -58,7 +59,7 @@ def _line(one: Seen) -> list[Cell]:
         _number(one.accuracy, ".2f"),
         _number(counted, ","),
         _number(error, ".1f"),
-        *map(Cell, (str(backbone.PATH or backbone.NAME), str(one.folder))),
+        *map(Cell, (one.run.backbone, str(one.folder))),
     ]
 
 
@@ -115,25 +116,51 @@ class Counted(NamedTuple):
     accuracy: float
 
 
+Classes = dict[int, Counted]  # by label
+
+
 def by_class(settings: Sequence[Setting]) -> Section:
     """A table for each test: a row a class, zero-shot CLIP, every other method, differences."""
-    blocks: list[Block] = []
-    for test in dict.fromkeys(one.test for one in settings):
-        counted = {
-            one: found for one in settings if one.test == test and (found := classes_of(one))
-        }
-        if counted:
-            blocks += _by_class(test, counted, _baseline(settings, next(iter(counted))))
+    tests: dict[tuple[str, str], dict[Setting, Classes]] = {}
+    for one in settings:
+        if found := classes_of(one):
+            tests.setdefault(one.test, {})[one] = found
     about = (
         "Accuracy of each class in per cent, mean over the seeds, and its difference from "
         "zero-shot CLIP in points."
     )
+    cells = sum(2 * len(test) * len(next(iter(test.values()))) for test in tests.values())
+    share = min(1, MOST_CELLS / max(1, cells))
+    if share < 1:
+        about += (
+            " All classes would make the page too large for a browser: of each test those are here "
+            "whose accuracy differs most between the methods; results.jsonl in a run's folder has "
+            "all."
+        )
+    blocks: list[Block] = []
+    for test, counted in tests.items():
+        zero = _baseline(settings, next(iter(counted)))
+        labels = list(next(iter(counted.values())))
+        shown = max(LEAST_CLASSES, int(share * len(labels)))
+        blocks += _by_class(
+            test, counted, zero, _most_differing(labels, [*counted.values(), zero], shown)
+        )
     if not blocks:
         about = "No run's record counts the images of each class: its evaluator does not."
     return Section("Classes", "Accuracy by class", blocks, about)
 
 
-def classes_of(setting: Setting) -> dict[int, Counted]:
+def _most_differing(labels: list[int], found: Sequence[Classes], at_most: int) -> list[int]:
+    """Returns the labels of the classes on which methods agree least, in order."""
+
+    def spread(label: int) -> float:
+        values = [one[label].accuracy for one in found if label in one]
+        return max(values) - min(values)
+
+    return sorted(sorted(labels, key=spread, reverse=True)[:at_most])
+
+
+def classes_of(setting: Setting) -> Classes:
     """Returns label → its counts over the seeds."""
     found: dict[int, list[Counted]] = {}
     for one in setting.runs:
@@ -148,7 +175,7 @@ def classes_of(setting: Setting) -> dict[int, Counted]:
     }
 
 
-def _baseline(settings: Sequence[Setting], setting: Setting) -> dict[int, Counted]:
+def _baseline(settings: Sequence[Setting], setting: Setting) -> Classes:
     """Returns zero-shot CLIP's counts on the same images; {}: there are none."""
     own, backbone = classes_of(setting), setting.runs[0].run.cfg.MODEL.BACKBONE
     for one in settings:
@@ -165,7 +192,7 @@ def _baseline(settings: Sequence[Setting], setting: Setting) -> dict[int, Counte
 
 
 def _by_class(
-    test: tuple[str, str], counted: dict[Setting, dict[int, Counted]], zero: dict[int, Counted]
+    test: tuple[str, str], counted: dict[Setting, Classes], zero: Classes, labels: Sequence[int]
 ) -> list[Block]:
     others = {
         one: found for one, found in counted.items() if not zero or one.runs[0].trainer != BASELINE
@@ -178,11 +205,14 @@ def _by_class(
         if zero:
             means = "The difference from zero-shot CLIP, in points: + is better."
             columns.append(Column(f"{one.name} − zero-shot", means, number=True))
+    all_classes = next(iter(counted.values()))
     rows = [
-        _class_row(label, base, [found.get(label) for found in others.values()], zero)
-        for label, base in next(iter(counted.values())).items()
+        _class_row(label, all_classes[label], [found.get(label) for found in others.values()], zero)
+        for label in labels
     ]
     title = where(test)
+    if len(labels) < len(all_classes):
+        title += f": {len(labels):,} of them"
     blocks: list[Block] = [Table(title, columns, rows, "The run has no images of the class.")]
     if not zero:
         blocks.append(needs.zero_shot(next(iter(others)).runs[0]))
@@ -190,7 +220,7 @@ def _by_class(
 
 
 def _class_row(
-    label: int, base: Counted, found: Sequence[Counted | None], zero: dict[int, Counted]
+    label: int, base: Counted, found: Sequence[Counted | None], zero: Classes
 ) -> list[Cell]:
     row = [Cell(base.name), _number(base.total, ",")]
     if zero:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-from dassl.utils import UserError
-from encoders.tokens import tokenizer
+from dassl.utils import ConfigError, UserError
+from dassl.utils.text import counted
+from encoders.tokens import Tokenizer
 from explore.runs import Seen
 from pages import Cell, Code, Column, Prompts, Table
 from pages.parts import Block
 from prompts import Predictor
+from prompts.hand_written import templates_of, tokenizer_of_run
 from prompts.words import interpret, word
 
 NEAREST = 3
@@ -22,11 +25,25 @@ Token = tuple[str, str]
 def learned(run: Seen) -> tuple[list[Block], list[Block]]:
     """Returns what shows a run's nearest words, and what shows its prompts."""
     try:
-        predictor = Predictor.load(run.folder)
+        if templates := templates_of(run.run):
+            return [], [_hand_written(run, templates)]
+        predictor = _predictor(run)
     except UserError as error:
         sentence = f"{run.name}: what it learned cannot be loaded: {error}"
         return [Code(sentence)], [Code(sentence)]
     return (list(_words(run, predictor)) if run.learns else []), [_prompts(run, predictor)]
+
+
+def _predictor(run: Seen) -> Predictor:
+    """Loads a run with the classes that are shown, or with all where it learned of each by itself.
+
+    Some methods encode many prompts a class as they are built.
+    """
+    names = run.run.classnames
+    if len(names) > CLASSES:
+        with suppress(ConfigError):
+            return Predictor.load(run.folder, names[:CLASSES])
+    return Predictor.load(run.folder)
 
 
 def _words(run: Seen, predictor: Predictor) -> Iterator[Block]:
@@ -54,22 +71,30 @@ def _words(run: Seen, predictor: Predictor) -> Iterator[Block]:
         )
 
 
+def _hand_written(run: Seen, templates: Sequence[str]) -> Block:
+    tokenizer, names = tokenizer_of_run(run.run), run.run.classnames[:CLASSES]
+    texts = [t.format(n.replace("_", " ")) for n in names for t in templates[:TEMPLATES]]
+    return Prompts(run.title, [_written(text, tokenizer) for text in texts], _more(run))
+
+
 def _prompts(run: Seen, predictor: Predictor) -> Block:
     learner = getattr(getattr(predictor.trainer, "model", None), "prompt_learner", None)
-    names = predictor.classnames[:CLASSES]
+    shown = range(min(CLASSES, len(predictor.classnames)))
     if hasattr(learner, "sequence"):
-        prompts = [_read(learner.sequence(c)) for c in range(len(names))]
-    elif hasattr(predictor.trainer, "templates"):
-        texts = predictor.trainer.templates()[:TEMPLATES]
-        prompts = [_written(t.format(n.replace("_", " "))) for n in names for t in texts]
+        prompts = [_read(learner.sequence(c), learner.tokenizer) for c in shown]
+    elif isinstance(texts := getattr(learner, "prompts", None), list):
+        prompts = [_written(texts[c], tokenizer_of_run(run.run)) for c in shown]
     else:
         return Code(f"{run.name} has no prompts that could be shown as tokens.")
-    left = len(predictor.classnames) - len(names)
-    more = f"… and {left} more {'class' if left == 1 else 'classes'}" if left else ""
-    return Prompts(run.title, prompts, more)
+    return Prompts(run.title, prompts, _more(run))
 
 
-def _read(sequence: list[int]) -> list[Token]:
+def _more(run: Seen) -> str:
+    left = len(run.run.classnames) - CLASSES
+    return f"… and {counted(left, 'more class', 'more classes')}" if left > 0 else ""
+
+
+def _read(sequence: list[int], by: Tokenizer) -> list[Token]:
     """A prompt's tokens; the first and the last are CLIP's marks."""
     tokens: list[Token] = [("mark", "start")]
     first = max(sequence, default=0, key=lambda number: (number < 0, number))
@@ -77,10 +102,10 @@ def _read(sequence: list[int]) -> list[Token]:
         if number < 0:  # learned vector i is -1 - i, see `encoders.prompt_tree.learned_token`
             tokens.append(("learned", f"v{first - number + 1}"))
         else:
-            tokens.append(("word", word(number)))
+            tokens.append(("word", word(number, by)))
     return [*tokens, ("mark", "end")]
 
 
-def _written(text: str) -> list[Token]:
-    words: list[Token] = [("word", word(number)) for number in tokenizer.encode(text)]
+def _written(text: str, by: Tokenizer) -> list[Token]:
+    words: list[Token] = [("word", word(number, by)) for number in by.encode(text)]
     return [("mark", "start"), *words, ("mark", "end")]

@@ -18,7 +18,7 @@ SHOWN = 3  # guesses
 
 def gallery(run: Seen, at_most: int) -> Gallery | None:
     """Returns the mistakes that the run was surest of; None: it made none, or nobody knows."""
-    chosen = surest_mistakes(run.predictions, at_most)
+    chosen = surest_mistakes(run.predictions, at_most) if run.predictions else []
     if not chosen:
         return None
     read = image_reader(run.run.cfg) or read_image

@@ -17,7 +17,7 @@ from dassl.engine.run_folder import CONFIG
 from dassl.utils import MissingFileError, UserError, read_json
 from dassl.utils.logger import get_logger
 from dassl.utils.results import accuracy_of, read_records
-from explore.predictions import Prediction, read_predictions
+from explore.predictions import Predictions, read_predictions
 from prompts.run import Run, read_run
 from sweep.plan.recipes import STANDARD, paper_name
 from sweep.plan.request import dataset_names
@@ -147,12 +147,12 @@ class Seen:
         return {k: v for k, v in settings.items() if k not in _NOT_OF_THE_SETTING}
 
     @cached_property
-    def predictions(self) -> list[Prediction]:
-        """What it predicted for each image; []: it was not asked to write that."""
+    def predictions(self) -> Predictions | None:
+        """What it predicted for each image; None: it was not asked to write that."""
         for place in (self.folder, self.folder / TESTED):
             if (place / PREDICTIONS).is_file():
-                return read_predictions(place / PREDICTIONS)
-        return []
+                return read_predictions(place / PREDICTIONS) or None
+        return None
 
 
 def find_runs(folders: Sequence[str], root: str = "") -> list[Seen]:

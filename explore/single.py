@@ -18,6 +18,7 @@ CURVES = {  # what a trainer writes → title, axis
     "acc": ("Accuracy on training batches", "accuracy (%)"),
 }
 PAIRS = 10  # of confused classes, in a table
+MOST_PICTURES = 1000  # on a page, some 5 MB
 
 
 def by_test(runs: Sequence[Seen]) -> dict[tuple[str, str], list[Seen]]:
@@ -89,11 +90,10 @@ def _errors(title: str, runs: Sequence[Seen]) -> Table:
     ]
     rows = []
     for one in runs:
-        n = len(one.predictions)
         numbers = (
             100 * calibration_error(one.predictions),
-            100 * sum(p.confidence for p in one.predictions) / n,
-            100 * sum(p.right for p in one.predictions) / n,
+            100 * float(one.predictions.confidence.mean()),
+            100 * float(one.predictions.right.mean()),
         )
         cells = (Cell(f"{number:.1f}", number) for number in numbers)
         rows.append([Cell(one.name), Cell(str(one.seed), one.seed), *cells])
@@ -124,6 +124,11 @@ def confused(runs: Sequence[Seen]) -> Section:
 def mistakes(runs: Sequence[Seen], at_most: int) -> Section:
     """Pictures that a run got wrong and was surest of."""
     blocks: list[Block] = []
+    about = "What it is, with the probability that it was given; then the three likeliest classes."
+    few = max(1, MOST_PICTURES // max(1, len(runs)))
+    if few < at_most:
+        about += f" {few} of each run: more would make the page too large for a browser."
+        at_most = few
     for one in runs:
         if found := gallery(one, at_most):
             blocks.append(found)
@@ -133,7 +138,6 @@ def mistakes(runs: Sequence[Seen], at_most: int) -> Section:
                 )
         elif one.predictions:
             blocks.append(Code(f"{one.title}: no image is wrong."))
-    about = "What it is, with the probability that it was given; then the three likeliest classes."
     return Section("Mistakes", "The surest mistakes", [*blocks, *missing(runs)], about)
 
 

@@ -21,7 +21,7 @@ from dassl.utils.cli import run_cli
 from dassl.utils.text import csv_cell, visible
 from prompts.arguments import add_choice_of_weights
 from prompts.exports import add_export, add_import
-from prompts.pictures import find_pictures, require_pictures
+from prompts.pictures import find_pictures
 from prompts.predictor import Predictor
 from prompts.words import METRICS, Words, interpret
 
@@ -54,11 +54,11 @@ def _add_interpret(commands: argparse._SubParsersAction) -> None:
 
 def show_words(args: argparse.Namespace) -> None:
     pictures = find_pictures(args.pictures) if args.pictures else []
-    require_pictures(pictures)
     places = {"epoch": args.epoch, "backbone_path": args.backbone_path, "device": args.device}
     found = {}
     for folder in args.runs:
         predictor = Predictor.load(folder, **places)
+        predictor.require(pictures)
         found[folder] = interpret(predictor, pictures, args.nearest, args.metric)
     if args.format != "table":
         sys.stdout.write(_as_lines(found, args.format, args.metric))

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from dassl.utils import DataError, MissingFileError
+from dassl.utils.errors import OutputFolderError
 from prompts.predictor import Predictor
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells how a file is named whose name looks like an option."""
+
+    def error(self, message: str) -> NoReturn:
+        named = next(
+            (a for a in sys.argv[1:] if a[:1] == "-" and a != "-" and Path(a).exists()), ""
+        )
+        super().error(message + (f"; the file {named} is written ./{named}" if named else ""))
+
+
 def add_choice_of_classes(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--classes", help="other classes than the run's, with commas between their names")
+    add = parser.add_mutually_exclusive_group().add_argument
+    names = "other classes than the run's, with commas between their names"
+    add("--classes", help=f"{names}; or @FILE, as --classes-file")
     add("--classes-file", default="", help="a text file of them, one a line; commas are no marks")
+    add = parser.add_argument
     add("--template", default="", help="another hand-written prompt, such as 'a photo of a {}.'")
     add_choice_of_weights(parser)
 
@@ -30,9 +46,11 @@ def chosen_classes(args: argparse.Namespace) -> list[str] | None:
     Raises:
         MissingFileError, DataError: the file is not there, or is not in UTF-8.
     """
-    if not args.classes_file:
+    given = args.classes or ""
+    file = args.classes_file or (given[1:] if given.startswith("@") else "")
+    if not file:
         return None if args.classes is None else args.classes.split(",")
-    path = Path(args.classes_file).expanduser()
+    path = Path(file).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
@@ -52,3 +70,21 @@ def predictor_of(args: argparse.Namespace) -> Predictor:
         backbone_path=args.backbone_path,
         device=args.device,
     )
+
+
+def output_file(name: str, overwrite: bool) -> Path:
+    """Returns the file that is to be written, before anything is computed for it.
+
+    Raises:
+        OutputFolderError: it is there, or cannot be written.
+    """
+    path = Path(name).expanduser()
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no plain file"
+        raise OutputFolderError(f"{path} is {kind}: give the name of a file to write")
+    if path.exists() and not overwrite:
+        raise OutputFolderError(f"{path} is there: choose another name, or --overwrite")
+    parent = next(place for place in path.absolute().parents if place.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OutputFolderError(f"{path} cannot be written: {parent} is no folder that takes files")
+    return path

@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dassl import __version__
 from dassl.engine.run_folder import RECORDS
 from dassl.utils.files import content_digest
 from dassl.utils.results import accuracy_of, read_records, versions
-from dassl.utils.text import on_one_line
-from prompts.classifier import class_weights
+from dassl.utils.text import on_one_line, visible
 from prompts.predictor import Predictor
-from prompts.preparation import preparation
+from prompts.preparation import preparation, weights_of
+from prompts.usage import usage
 
 SHOWN = 200  # classes
-
-_USE = {
-    "prompts": """\
-What was learned, and nothing of CLIP. In this project:
-
-```bash
-python -m prompts import {file} FOLDER
-python predict.py FOLDER PICTURE
-```
-""",
-    "classifier": """\
-A matrix behind the image encoder of that very CLIP, in whatever program holds it:
-
-```python
-import json
-from safetensors import safe_open
-
-with safe_open("{file}", "pt") as file:
-    names = json.loads(file.metadata()["classnames"])
-    {tensors} = [file.get_tensor(name) for name in {listed}]
-
-features = ...  # of that encoder, (batch, {width})
-{formula}
-```
-""",
-    "onnx": """\
-Images (batch, 3, {height}, {width}), prepared as below, to logits (batch, {n_cls}):
-
-```python
-import json, onnxruntime
-
-session = onnxruntime.InferenceSession("{file}")
-names = json.loads(session.get_modelmeta().custom_metadata_map["classnames"])
-(logits,) = session.run(None, {{"image": images}})
-```
-""",
-}
+OWN_DATA = "Folder"
 
 
 def card(predictor: Predictor, kind: str, path: Path) -> str:
@@ -64,19 +30,21 @@ def card(predictor: Predictor, kind: str, path: Path) -> str:
         path: the file.
     """
     cfg, run = predictor.run.cfg, predictor.run
-    method, names = cfg.TRAINER.NAME, [on_one_line(name) for name in predictor.classnames]
-    weights = predictor.trainer.weights_used() or {}
+    method, names = cfg.TRAINER.NAME, list(map(_as_text, predictor.classnames))
+    weights = weights_of(predictor)
+    made_with = {"prompt-learning": __version__, **versions()}
+    learns = bool(predictor.trainer.get_model_names())
     trained_here = run.made_by.get("classnames") == predictor.classnames
     rows = {
         "method": method,
         "CLIP": f"{weights.get('name', 'not known')}, SHA-256 `{weights.get('sha256', '?')}`",
-        "trained on": _data(cfg, run.made_by),
-        "recipe": _recipe(cfg, predictor.trainer.model_epoch),
+        "trained on" if learns else "made for": _data(cfg, run.made_by),
+        "recipe": _recipe(predictor),
         "accuracy": _accuracy(run.folder / RECORDS, predictor.trainer.model_epoch, trained_here),
         "this file": f"`{path.name}`, SHA-256 `{content_digest(path)}`",
-        "made with": ", ".join(f"{k} {v}" for k, v in versions().items() if v),
+        "made with": ", ".join(f"{k} {v}" for k, v in made_with.items() if v),
     }
-    use = _USE[kind].format(**_words(predictor, kind), file=path.name)
+    use = usage(predictor, kind, path.name)
     prepared = "".join(f"- {key}: {value}\n" for key, value in preparation(cfg).items())
     more = "" if len(names) <= SHOWN else f" and {len(names) - SHOWN:,} more, in the file"
     new = "" if trained_here else " It was trained on others; these came with the export."
@@ -91,20 +59,9 @@ def card(predictor: Predictor, kind: str, path: Path) -> str:
     )
 
 
-def _words(predictor: Predictor, kind: str) -> dict[str, Any]:
-    """Returns what a kind's words on its use leave open."""
-    if kind != "classifier":
-        height, width = predictor.run.cfg.INPUT.SIZE
-        return {"height": height, "width": width, "n_cls": len(predictor.classnames)}
-    found = class_weights(predictor)
-    tensors = ("weight", "bias") if found.bias is not None else ("weight", "exp_logit_scale")
-    width = found.weight.shape[1]
-    return {
-        "tensors": ", ".join(tensors),
-        "listed": tensors,
-        "formula": found.formula,
-        "width": width,
-    }
+def _as_text(name: str) -> str:
+    """Returns a name on one line, with what Markdown and HTML would take for theirs escaped."""
+    return re.sub(r"([\\`<>|])", r"\\\1", visible(on_one_line(name)))
 
 
 def _data(cfg: Any, made_by: Mapping[str, Any]) -> str:
@@ -113,15 +70,21 @@ def _data(cfg: Any, made_by: Mapping[str, Any]) -> str:
     shots = f"{cfg.DATASET.NUM_SHOTS} shots" if cfg.DATASET.NUM_SHOTS >= 1 else "all images"
     part = f"{cfg.DATASET.get('SUBSAMPLE_CLASSES', 'all')} classes"
     split = f", split `{digest[:12]}`" if isinstance(digest, str) else ""
-    return f"{cfg.DATASET.NAME}, {part}, {shots}, seed {cfg.SEED}{split}"
+    name = cfg.DATASET.NAME
+    if name == OWN_DATA:
+        name = f"own images, {_as_text(Path(cfg.DATASET.CSV or cfg.DATASET.ROOT).stem)}"
+    return f"{name}, {part}, {shots}, seed {cfg.SEED}{split}"
 
 
-def _recipe(cfg: Any, epoch: int | None) -> str:
-    if epoch is None:
-        return "nothing is learned"
+def _recipe(predictor: Predictor) -> str:
+    cfg, trainer = predictor.run.cfg, predictor.trainer
+    if trainer.model_epoch is None:
+        return "nothing is learned: hand-written prompts"
+    if all(trainer.parts_of(name)[1] is None for name in trainer.get_model_names()):
+        return "solved at once, without gradient descent"
     optim = cfg.OPTIM
     return (
-        f"epoch {epoch} of {optim.MAX_EPOCH}, {optim.NAME}, rate {optim.LR:g}, "
+        f"epoch {trainer.model_epoch} of {optim.MAX_EPOCH}, {optim.NAME}, rate {optim.LR:g}, "
         f"{optim.LR_SCHEDULER} schedule, batches of {cfg.DATALOADER.TRAIN_X.BATCH_SIZE}"
     )
 

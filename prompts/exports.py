@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
-from dassl.utils.errors import OutputFolderError
 from dassl.utils.files import PathLike, write_text
-from prompts.arguments import add_choice_of_classes, predictor_of
+from prompts.arguments import add_choice_of_classes, output_file, predictor_of
 from prompts.card import card
 from prompts.classifier import export_classifier
 from prompts.onnx_file import export_onnx
@@ -42,11 +40,8 @@ def add_export(commands: argparse._SubParsersAction) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    path = Path(args.file).expanduser()
-    card_path = path.with_name(f"{path.name}.md")
-    for place in (path, card_path):
-        if place.exists() and not args.overwrite:
-            raise OutputFolderError(f"{place} is there: choose another name, or --overwrite")
+    path = output_file(args.file, args.overwrite)
+    card_path = output_file(f"{path}.md", args.overwrite)
     args.device = "cpu"  # in float32, whatever a GPU would compute in
     predictor = predictor_of(args)
     KINDS[args.kind](predictor, path)

@@ -17,7 +17,7 @@ HEADER = ("picture", "rank", "class", "probability")
 
 def as_table(paths: Sequence[str], guesses: Sequence[Guesses]) -> str:
     rows = [
-        ["" if rank else on_one_line(path), visible(name), f"{probability:.1%}"]
+        ["" if rank else visible(on_one_line(path)), visible(name), f"{probability:.1%}"]
         for path, found in zip(paths, guesses)
         for rank, (name, probability) in enumerate(found)
     ]

@@ -14,13 +14,20 @@ from torch import nn
 
 from dassl.utils import ConfigError, write_atomically
 from dassl.utils.files import PathLike
-from prompts.classifier import linear_head
+from prompts.classifier import linear_head, scores_by_matrix
 from prompts.optional import package
-from prompts.plain import PlainClassifier, PlainCoCoOp, PlainImageEncoder
+from prompts.plain import (
+    PlainClassifier,
+    PlainCoCoOp,
+    PlainDePT,
+    PlainImageEncoder,
+    PlainPLOT,
+)
 from prompts.predictor import Predictor
-from prompts.preparation import preparation
-from trainers import is_foreign
+from prompts.preparation import preparation, weights_of
+from trainers import is_foreign, plot
 from trainers.custom_clip import CustomCLIP
+from trainers.dept import DecoupledCLIP
 
 
 def plain_module(predictor: Predictor) -> nn.Module:
@@ -39,14 +46,18 @@ def plain_module(predictor: Predictor) -> nn.Module:
     if not isinstance(model, CustomCLIP):
         visual = trainer.frozen_encoder().visual
         return PlainClassifier(PlainImageEncoder(visual), linear_head(predictor)).eval()
-    if type(model).logits is not CustomCLIP.logits:
-        if hasattr(model.prompt_learner, "meta_net"):
-            return PlainCoCoOp(model).eval()
+    if isinstance(model, plot.CustomCLIP):
+        return PlainPLOT(model).eval()
+    if hasattr(model.prompt_learner, "meta_net") and not scores_by_matrix(model):
+        return PlainCoCoOp(model).eval()
+    if not scores_by_matrix(model):
         raise ConfigError(
             f"{name} has a formula of its own for its logits, which no plain module is written "
             "for. Export what it learned: --as prompts"
         )
     encoder = PlainImageEncoder(model.image_encoder, *model.visual_prompts())
+    if isinstance(model, DecoupledCLIP) and model.head.knows:
+        return PlainDePT(encoder, linear_head(predictor), model).eval()
     return PlainClassifier(encoder, linear_head(predictor)).eval()
 
 
@@ -64,7 +75,7 @@ def export_onnx(predictor: Predictor, path: PathLike) -> None:
     metadata = {
         "classnames": json.dumps(predictor.classnames),
         "trainer": cfg.TRAINER.NAME,
-        "weights": json.dumps(predictor.trainer.weights_used() or {}),
+        "weights": json.dumps(weights_of(predictor)),
         "preparation": json.dumps(preparation(cfg)),
     }
     write_onnx(plain_module(predictor), tuple(cfg.INPUT.SIZE), metadata, path)

@@ -3,27 +3,38 @@
 What our own encoders compute with folded weights and shared prefixes, written as it is defined;
 the tests hold the two together.
 
-Shapes: B pictures, C classes, L tokens, M context vectors, N visual prompts, D and V widths of the
-text and the image tower, E embedding size.
+Shapes: B pictures, C classes, L tokens, M context vectors, N visual prompts, P places of a picture,
+D and V widths of the text and the image tower, E embedding size.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.adapted import OtherTower
+from trainers.plot import sinkhorn
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """(B, L, D) each → (B, L, D), before the projection behind the heads."""
+
+    def split(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
+
+    out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
+    return out.transpose(1, 2).flatten(2)
+
 
 def block(layer: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """A residual attention block of CLIP's on (B, L, D)."""
-    b, length, d = x.shape
     attn = layer.attn
     qkv = F.linear(layer.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
-    q, k, v = qkv.reshape(b, length, 3, attn.num_heads, d // attn.num_heads).permute(2, 0, 3, 1, 4)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, L, D / heads)
-    x = x + attn.out_proj(out.transpose(1, 2).reshape(b, length, d))
+    x = x + attn.out_proj(attention(*qkv.chunk(3, dim=-1), attn.num_heads, mask))
     return x + layer.mlp(layer.ln_2(x))
 
 
@@ -45,8 +56,15 @@ class PlainImageEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, E), not normalized."""
         visual = self.visual
+        if isinstance(visual, OtherTower):  # which takes its images in groups: no program traces it
+            return visual.tower(image)
         if not hasattr(visual, "class_embedding"):  # a ResNet has no place for prompts
             return visual(image)
+        return visual.ln_post(self.tokens(image)[:, 0]) @ visual.proj
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, L + N, V), what a vision transformer's last block returns."""
+        visual = self.visual
         x = visual.conv1(image).flatten(2).transpose(1, 2)  # (B, L - 1, V)
         first = visual.class_embedding.expand(image.shape[0], 1, -1)
         x = torch.cat([first, x], dim=1) + visual.positional_embedding  # (B, L, V)
@@ -59,7 +77,27 @@ class PlainImageEncoder(nn.Module):
             if self.deep is not None and 0 < i <= len(self.deep):
                 x = torch.cat([x[:, :-n], self.deep[i - 1].expand(image.shape[0], -1, -1)], dim=1)
             x = block(layer, x)
-        return visual.ln_post(x[:, 0]) @ visual.proj
+        return x
+
+
+class PlainPlaces(PlainImageEncoder):
+    """The features of a picture's places (`encoders.ImageEncoder.local`)."""
+
+    def __init__(self, visual: Any):
+        super().__init__(visual)
+        if not hasattr(visual, "class_embedding"):
+            self.body = copy.copy(visual)
+            self.body._modules = {**visual._modules, "attnpool": nn.Identity()}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, P, E), not normalized."""
+        visual = self.visual
+        if hasattr(visual, "class_embedding"):
+            return visual.ln_post(self.tokens(image)[:, 1:]) @ visual.proj
+        pool, x = visual.attnpool, self.body(image).flatten(2).transpose(1, 2)  # (B, P, V)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding
+        q, k, v = pool.q_proj(x), pool.k_proj(x), pool.v_proj(x)
+        return pool.c_proj(attention(q, k, v, pool.num_heads))[:, 1:]
 
 
 class PlainTextEncoder(nn.Module):
@@ -101,14 +139,58 @@ class PlainClassifier(nn.Module):
     def __init__(self, image_encoder: nn.Module, head: Any):
         super().__init__()
         self.image_encoder = image_encoder
+        self.layer = None if head.layer is None else nn.Parameter(head.layer)
         self.weight = nn.Parameter(head.weight * head.scale)
         self.bias = None if head.bias is None else nn.Parameter(head.bias)
         self.normalized = head.normalized
 
     def forward(self, image: Tensor) -> Tensor:
-        features = self.image_encoder(image)
+        return self.from_features(self.image_encoder(image))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """(B, E), not normalized → (B, C)"""
+        features = features if self.layer is None else features @ self.layer.T
         features = unit(features) if self.normalized else features
         return F.linear(features, self.weight, self.bias)
+
+
+class PlainDePT(PlainClassifier):
+    """Images (B, 3, H, W) → log p (B, C), of one matrix and a head (DePT, arXiv 2309.07439).
+
+    Args:
+        image_encoder: see PlainImageEncoder.
+        matching: the matrix.
+        model: a DecoupledCLIP, whose head knows the classes.
+    """
+
+    def __init__(self, image_encoder: nn.Module, matching: Any, model: Any):
+        super().__init__(image_encoder, matching)
+        self.head, self.share = model.head, model.weight  # lambda
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = unit(self.image_encoder(image))
+        head = self.head(features).softmax(dim=1)
+        p = self.share * head + (1 - self.share) * self.from_features(features).softmax(dim=1)
+        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+class PlainPLOT(nn.Module):
+    """Images (B, 3, H, W) → logits (B, C), by optimal transport (PLOT, arXiv 2210.01253).
+
+    Args:
+        model: a CustomCLIP of PLOT's.
+    """
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.places, self.transport = PlainPlaces(model.image_encoder), model.transport
+        self.register_buffer("prompts", model.text_features().detach())  # (C, N prompts, E)
+        self.register_buffer("scale", model.logit_scale.detach().exp())
+
+    def forward(self, image: Tensor) -> Tensor:
+        similarity = torch.einsum("bme,cne->bcmn", unit(self.places(image)), self.prompts)
+        plan = sinkhorn(1 - similarity, *self.transport)
+        return self.scale * (plan * similarity).sum(dim=(-2, -1))
 
 
 class PlainCoCoOp(nn.Module):

@@ -66,24 +66,33 @@ class Predictor:
         names = None if classes is None else list(classes)
         return cls(found, build(found, names, template, epoch))
 
-    def __call__(self, images: Picture | Iterable[Picture], top: int = 5) -> list[Guesses]:
+    def __call__(
+        self,
+        images: Picture | Iterable[Picture],
+        top: int = 5,
+        batch_size: int = 0,
+        progress: bool = False,
+        broken: dict[int, str] | None = None,
+    ) -> list[Guesses]:
         """Returns the `top` likeliest classes of each picture.
 
         Args:
             images: paths or PIL images, or one of them.
             top: at most C.
-        """
-        return self.guesses(self.probabilities(images), top)
+            batch_size, progress, broken: see `scores`.
 
-    def guesses(self, probabilities: Tensor, top: int = 5) -> list[Guesses]:
-        """Probabilities (N, C) → the `top` likeliest classes of each row."""
+        Raises:
+            ConfigError: no class is asked for.
+            UserError: see `scores`.
+        """
         if top < 1:
             raise ConfigError(f"the number of classes to show is {top}; expected 1 or more")
-        values, places = probabilities.topk(min(top, len(self.classnames)))
-        return [
-            [(self.classnames[c], p) for c, p in zip(row, chances)]
-            for row, chances in zip(places.tolist(), values.tolist())
-        ]
+        k, found = min(top, len(self.classnames)), []
+        for some in self.scores(images, batch_size, progress, broken):
+            values, places = some.softmax(dim=1).topk(k)
+            for row, chances in zip(places.tolist(), values.tolist()):
+                found.append([(self.classnames[c], p) for c, p in zip(row, chances)])
+        return found
 
     def probabilities(
         self, images: Picture | Iterable[Picture], batch_size: int = 0, progress: bool = False
@@ -91,40 +100,68 @@ class Predictor:
         """Returns softmax of `logits`, (N, C)."""
         return self.logits(images, batch_size, progress).softmax(dim=1)
 
-    @torch.no_grad()
     def logits(
         self, images: Picture | Iterable[Picture], batch_size: int = 0, progress: bool = False
     ) -> Tensor:
-        """Returns the method's scores, (N, C), float32 on the CPU.
+        """Returns the method's scores, (N, C), float32 on the CPU; see `scores`."""
+        found = list(self.scores(images, batch_size, progress))
+        return torch.cat(found) if found else torch.empty(0, len(self.classnames))
+
+    def scores(
+        self,
+        images: Picture | Iterable[Picture],
+        batch_size: int = 0,
+        progress: bool = False,
+        broken: dict[int, str] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yields the method's scores, (B, C), float32 on the CPU.
 
         Args:
             images: paths or PIL images, or one of them.
             batch_size: B; 0: the run's DATALOADER.TEST.BATCH_SIZE.
             progress: shows a bar on a terminal.
+            broken: takes places and reasons of pictures that cannot be read, which are left out;
+                None: the first is an error.
 
         Raises:
             DataError, MissingFileError: a picture cannot be read.
             NonFiniteScoresError: a score is infinite or NaN.
         """
         alone = isinstance(images, (str, os.PathLike, Image.Image))
-        pictures = [images] if alone else list(images)
+        pictures, done = [images] if alone else list(images), 0
         bar = tqdm(total=len(pictures), unit=" pictures", leave=False, disable=not progress or None)
-        done = []
-        with bar, quietly():
-            for some in self.images(pictures, batch_size):
-                done.append(self.trainer.model_inference(some).float().cpu())
-                bar.update(len(some))
-        scores = torch.cat(done) if done else torch.empty(0, len(self.classnames))
+        with bar:
+            for some in self.images(pictures, batch_size, broken):
+                with quietly(), torch.no_grad():
+                    found = self.trainer.model_inference(some).float().cpu()
+                self._require_finite(found, pictures, done, broken)
+                done += len(some)
+                bar.update(done + len(broken or ()) - bar.n)
+                yield found
+
+    @staticmethod
+    def _require_finite(
+        scores: Tensor, pictures: Sequence[Picture], done: int, broken: dict[int, str] | None
+    ) -> None:
         wrong = (~scores.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
+            read = [picture for i, picture in enumerate(pictures) if i not in (broken or ())]
+            place = done + wrong[0]
             raise NonFiniteScoresError(
-                f"the scores of {pictures[wrong[0]]} are NaN or infinite: the weights are damaged",
-                wrong[0],
+                f"the scores of {read[place]} are NaN or infinite: the weights are damaged", place
             )
-        return scores
 
-    def images(self, pictures: Sequence[Picture], batch_size: int = 0) -> Iterator[Tensor]:
+    def require(self, paths: Sequence[str], advice: str = "") -> None:
+        """Raises DataError with the pictures that cannot be read; see `PictureBatches.require`."""
+        self._batches.require(paths, advice)
+
+    def images(
+        self,
+        pictures: Sequence[Picture],
+        batch_size: int = 0,
+        broken: dict[int, str] | None = None,
+    ) -> Iterator[Tensor]:
         """Yields pictures as the run's model takes them, (B, 3, H, W), on its device."""
         size = batch_size or self.run.cfg.DATALOADER.TEST.BATCH_SIZE
-        for some in self._batches(pictures, size):
+        for some in self._batches(pictures, size, broken):
             yield self._batches.floats(some.to(self.trainer.device))

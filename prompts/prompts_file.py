@@ -20,6 +20,7 @@ from dassl.utils.errors import OutputFolderError
 from dassl.utils.files import PathLike, listed, write_text
 from dassl.utils.results import own_settings
 from prompts.predictor import Predictor
+from prompts.preparation import portable_name, weights_of
 from prompts.run import Run, build_untrained, quietly, read_run
 from prompts.tensors import json_of, load, save
 
@@ -40,10 +41,10 @@ def export_prompts(predictor: Predictor, path: PathLike) -> None:
             "weights: --as classifier"
         )
     made_by = trainer.made_by() or {}
-    known = {key: made_by.get(key) for key in ("trainer", "classnames", "template", "weights")}
     header = {
         "format": FORMAT,
-        **{key: value or {} if key == "weights" else value for key, value in known.items()},
+        **{key: made_by.get(key) for key in ("trainer", "classnames", "template")},
+        "weights": weights_of(predictor),
         "epoch": trainer.model_epoch,
         "settings": _portable_settings(run),
     }
@@ -60,7 +61,9 @@ def _portable_settings(run: Run) -> dict[str, Any]:
     """Returns the run's settings but for places on a machine."""
     settings = own_settings(run.cfg)
     settings["MODEL"].pop("INIT_WEIGHTS", None)
-    settings["MODEL"]["BACKBONE"].pop("PATH", None)  # the header has the file's SHA-256
+    backbone = settings["MODEL"]["BACKBONE"]
+    backbone.pop("PATH", None)  # the header has the file's SHA-256
+    backbone["NAME"] = portable_name(backbone["NAME"])
     for key in ("CSV", "CLASSNAMES"):  # the header has the names
         settings["DATASET"].pop(key, None)
     return settings
@@ -72,7 +75,7 @@ def import_prompts(path: PathLike, folder: PathLike, backbone_path: str = "") ->
     Args:
         path: what `export_prompts` wrote.
         folder: is created.
-        backbone_path: CLIP's weights, if they are a file.
+        backbone_path: CLIP's weights, if they are a file, or a folder of open_clip's.
 
     Raises:
         OutputFolderError: the folder is there.

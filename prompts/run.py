@@ -32,7 +32,9 @@ from dassl.utils.device import DeviceError, prepare_device
 from dassl.utils.files import PathLike, listed
 from dassl.utils.logger import quiet
 from dassl.utils.random_state import random_state_kept
+from encoders.open_clip import LOCAL, PREFIX
 from trainers import is_foreign
+from trainers.clip_trainer import backbone_name
 
 # Settings that say where a training began: nothing of it is needed once it has ended.
 BEGINNINGS = ("RESUME", "", "MODEL.INIT_WEIGHTS", "")
@@ -57,6 +59,11 @@ class Run:
         return self.made_by["classnames"]
 
     @property
+    def backbone(self) -> str:
+        """What to call CLIP's weights: a name, a file, or both."""
+        return backbone_name(self.cfg)
+
+    @property
     def template(self) -> str | None:
         """The dataset's hand-written prompt; None: not known."""
         own = getattr(self.cfg.DATASET, "TEMPLATE", "") or _template_of(self.cfg.DATASET.NAME)
@@ -68,7 +75,8 @@ def read_run(folder: PathLike, backbone_path: str = "", device: str = "") -> Run
 
     Args:
         folder: output folder of `train.py`.
-        backbone_path: where CLIP's weights are now, if they were a file that has moved.
+        backbone_path: where CLIP's weights are now, if they were a file that has moved, or a folder
+            of open_clip's.
         device: "cpu" or "cuda"; "": as the run's configuration says.
 
     Raises:
@@ -87,7 +95,10 @@ def read_run(folder: PathLike, backbone_path: str = "", device: str = "") -> Run
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("the device is to be cuda, and torch finds no GPU: leave it out, or cpu")
     opts = [*BEGINNINGS, *(["USE_CUDA", str(device == "cuda")] if device else [])]
-    args = Namespace(config_file=str(path / CONFIG), backbone_path=backbone_path, opts=opts)
+    file, name = backbone_path, ""
+    if backbone_path and Path(backbone_path).expanduser().is_dir():
+        file, name = "", f"{PREFIX}{LOCAL}{backbone_path}"
+    args = Namespace(config_file=str(path / CONFIG), backbone=name, backbone_path=file, opts=opts)
     cfg = train.setup_cfg(args)
     return Run(path, cfg, _made_by(path, cfg))
 
@@ -159,7 +170,6 @@ def build(
         )
     if template and "{}" not in template:
         raise ConfigError(f"the template {template!r} has no place {{}} for the class name")
-    _check_class_specific(run, names)
     trainer = build_untrained(run, names, template)
     with quietly():
         if not trainer.get_model_names():
@@ -179,6 +189,7 @@ def build_untrained(run: Run, names: list[str], template: str = "") -> TrainerBa
         with quiet():  # what is worth a note was noted in training
             trainer = _without_data(run.cfg, names, template or run.template)
             if names != run.classnames:
+                _check_class_specific(run, trainer)
                 _check_sizes(run, trainer)
     if template and trainer.get_model_names():
         raise ConfigError(
@@ -188,15 +199,15 @@ def build_untrained(run: Run, names: list[str], template: str = "") -> TrainerBa
     return trainer
 
 
-def _check_class_specific(run: Run, names: list[str]) -> None:
+def _check_class_specific(run: Run, trainer: TrainerBase) -> None:
     """Raises ConfigError for other classes than those of class-specific contexts."""
-    own = run.cfg.TRAINER.get(run.cfg.TRAINER.NAME.upper(), {})
-    specific = own.get("CSC", False) and not own.get("CTX_INIT", "")
-    if specific and run.classnames and names != run.classnames:
+    node = getattr(trainer, "config_node", "") or run.cfg.TRAINER.NAME.upper()
+    own = run.cfg.TRAINER.get(node, {})
+    if own.get("CSC", False) and not own.get("CTX_INIT", "") and run.classnames:
         raise ConfigError(
             f"{run.folder} learned a context for each of its {len(run.classnames)} classes "
             f"({listed(run.classnames)}), which says nothing about other classes: leave --classes "
-            f"out, or train with TRAINER.{run.cfg.TRAINER.NAME.upper()}.CSC False"
+            f"out, or train with TRAINER.{node}.CSC False"
         )
 
 

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from dassl.utils import ConfigError
 from dassl.utils.errors import not_one_of
-from dassl.utils.logger import get_logger
-from encoders.openai import read_weights
+from dassl.utils.logger import get_logger, quiet
+from dassl.utils.random_state import random_state_kept
 from encoders.prompt_tree import ForkedTree
-from encoders.tokens import tokenizer
+from encoders.tokens import OPENAI, Tokenizer, tokenizer_of
 from prompts.pictures import Picture
 from prompts.predictor import Predictor
 from prompts.run import quietly
-from trainers.clip_trainer import backbone_of
+from trainers.clip_trainer import CLIPTrainer, load_clip
 from trainers.custom_clip import CustomCLIP
 
 logger = get_logger(__name__)
@@ -75,18 +75,23 @@ def nearest(
     return ids, found
 
 
-def word(token: int) -> str:
-    """Returns a token as a reader writes it."""
-    return tokenizer.decoder[token].replace("</w>", "")
+def word(token: int, by: Tokenizer) -> str:
+    """Returns a token as a reader writes it; of one that is part of a letter, its number."""
+    text = by.decode([token]).strip()
+    return f"token {token}" if not text or "\ufffd" in text else text
 
 
 def words_of_context(
-    context: Tensor, embeddings: Tensor, k: int = 1, metric: str = "euclidean"
+    context: Tensor,
+    embeddings: Tensor,
+    k: int = 1,
+    metric: str = "euclidean",
+    by: Tokenizer = OPENAI,
 ) -> list[list[tuple[str, float]]]:
     """Returns, for each of M vectors, its k nearest words, and how near each is."""
     ids, found = nearest(context, embeddings, k, metric)
     return [
-        [(word(i), value) for i, value in zip(row, values)]
+        [(word(i, by), value) for i, value in zip(row, values)]
         for row, values in zip(ids.tolist(), found.tolist())
     ]
 
@@ -114,7 +119,7 @@ def interpret(
     """
     with quietly():
         context = learned_context(predictor)
-    embeddings = read_weights(backbone_of(predictor.run.cfg))["token_embedding.weight"]
+        embeddings, by = vocabulary(predictor)
     if not 1 <= k <= len(embeddings):
         raise ConfigError(f"{k} words are asked for; expected 1 to {len(embeddings):,}")
     if pictures:
@@ -126,9 +131,19 @@ def interpret(
     else:
         contexts, labels = context[None], [""]
     return [
-        Words(label, words_of_context(one, embeddings, k, metric))
+        Words(label, words_of_context(one, embeddings, k, metric, by))
         for label, one in zip(labels, contexts)
     ]
+
+
+def vocabulary(predictor: Predictor) -> tuple[Tensor, Tokenizer]:
+    """Returns CLIP's token table (V, D), and what reads its tokens."""
+    trainer = predictor.trainer
+    with random_state_kept(), quiet():  # the trainer's own, mostly, which this process holds
+        ours = isinstance(trainer, CLIPTrainer)
+        model = trainer.load_clip() if ours else load_clip(predictor.run.cfg, "fp32")
+    embeddings = model.token_embedding.weight.detach().float().cpu()
+    return embeddings, tokenizer_of(model)
 
 
 def learned_context(predictor: Predictor) -> Tensor:

@@ -161,14 +161,14 @@ class CLIPTrainer(TrainerX):
     def weights_used(self) -> dict[str, str] | None:
         """Returns name and SHA-256 of CLIP's weights file; None: a subclass has other weights.
 
-        A file of open_clip's does not tell heads and activation: "read_as" names them.
+        A file of open_clip's does not tell heads and activation: "read_as" does.
         """
         backbone = backbone_of(self.cfg)
         path = weights_file(backbone)
         if not path.is_file():
             return None
         used = {"name": f"CLIP {backbone_name(self.cfg)}", "sha256": content_digest(path)}
-        return used | ({"read_as": backbone.name} if isinstance(backbone, Source) else {})
+        return used | ({"read_as": backbone.read_as} if isinstance(backbone, Source) else {})
 
     # --- image inputs -----------------------------------------------------------------------------
 
@@ -230,6 +230,7 @@ class CLIPTrainer(TrainerX):
 
     def result_record(self, split: str, results: dict[str, float], seconds: float) -> dict:
         record = super().result_record(split, results, seconds)
+        record["backbone"] = backbone_name(self.cfg)  # an architecture of open_clip's and its file
         if self.cfg.MODEL.IMAGE_PRECISION:
             record["image_precision"] = self.cfg.MODEL.IMAGE_PRECISION
         if self.takes_features():  # tells what `seconds` means

@@ -27,6 +27,7 @@ def run_cli(command: Callable[[], Any]) -> int:
     try:
         with system_errors_explained():
             command()
+            sys.stdout.flush()  # what is written at the end of the process can fail as well
     except UserError as error:
         for line in printable(str(error), sys.stderr).split("\n"):
             # A command to type is shown as it is, to be copied.

@@ -1,11 +1,14 @@
-"""Runs that several tests look at."""
+"""Runs that several tests look at: made once, and never changed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.prompts.runs import CSC, train
+from tests.prompts.runs import METHODS, train
 from tests.runs import make_eurosat
+
+Trained = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
@@ -14,16 +17,36 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def coop(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data, tmp_path_factory.mktemp("coop"))
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Returns the folder of a method's run, which has its predictions, too."""
+    made: dict[str, Path] = {}
+
+    def folder(method: str) -> Path:
+        if method not in made:
+            out = tmp_path_factory.mktemp("runs") / method
+            made[method] = train(data, out, method, "TEST.ERROR_ANALYSIS", "True")
+        return made[method]
+
+    return folder
+
+
+@pytest.fixture(scope="session", params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    """One after the other; what is tested of one stands together."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def cocoop(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data, tmp_path_factory.mktemp("cocoop"), "CoCoOp")
+def coop(trained: Trained) -> Path:
+    return trained("CoOp")
 
 
 @pytest.fixture(scope="session")
-def csc(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cocoop(trained: Trained) -> Path:
+    return trained("CoCoOp")
+
+
+@pytest.fixture(scope="session")
+def csc(trained: Trained) -> Path:
     """A run with class-specific contexts."""
-    return train(data, tmp_path_factory.mktemp("csc"), "CoOp", *CSC)
+    return trained("CoOp, class-specific")

@@ -9,63 +9,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision import transforms as T
 
-from dassl.utils import ConfigError
-from dassl.utils.cli import run_cli
-from dassl.utils.files import content_digest
 from prompts import Predictor
-from prompts.__main__ import main
-from prompts.classifier import class_weights, load_classifier
-from prompts.onnx_file import plain_module, write_onnx
+from prompts.onnx_file import write_onnx
 from prompts.plain import PlainImageEncoder
 from tests.porting.conftest import foreign  # noqa: F401  # a fixture
-from tests.prompts import other_libraries
-from tests.prompts.runs import METHODS, pictures, train
-from tests.runs import run
-
-LEARNING = [name for name in METHODS if not name.startswith("Zeroshot")]
-ONE_MATRIX = (
-    "CoOp",
-    "KgCoOp",
-    "ProGrad",
-    "TCP",
-    "LASP",
-    "ZeroshotCLIP",
-    "ZeroshotCLIP2",
-    "LinearProbe",
+from tests.prompts.exports import (
+    by_onnxruntime,
+    command,
+    encode_by_open_clip,
+    encode_by_openai,
+    encode_by_transformers,
+    prepared,
+    there_and_back,
 )
+from tests.prompts.runs import pictures
+
 OTHERS = ["a photo", "river boat", "three"]
 
 
-def command(*arguments: object) -> int:
-    return run_cli(lambda: main([str(argument) for argument in arguments]))
-
-
-def prepared(path: str) -> Tensor:
-    """A picture as its card says, by torchvision: (3, 32, 32)."""
-    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    resize = T.Resize(32, T.InterpolationMode.BICUBIC)
-    steps = T.Compose([resize, T.CenterCrop(32), T.ToTensor(), T.Normalize(mean, std)])
-    with Image.open(path) as image:
-        return steps(image.convert("RGB"))
-
-
 # --- prompts and back -----------------------------------------------------------------------------
-
-
-def there_and_back(folder: Path, tmp_path: Path, paths: list[str]) -> None:
-    pytest.importorskip("safetensors")
-    file, again = tmp_path / "file.safetensors", tmp_path / "again"
-    assert command("export", folder, file, "--as", "prompts") == 0
-    assert command("import", file, again) == 0
-    before, after = Predictor.load(folder), Predictor.load(again)
-    assert torch.equal(before.logits(paths), after.logits(paths))
-    assert before.classnames == after.classnames
-    assert after.trainer.model_epoch == before.trainer.model_epoch
-    assert str(tmp_path) not in file.read_bytes().decode("latin-1"), "no place of this machine"
 
 
 def test_prompts_and_back(coop: Path, data: Path, tmp_path: Path):
@@ -79,31 +43,6 @@ def test_prompts_and_back(coop: Path, data: Path, tmp_path: Path):
     assert torch.equal(
         after.logits(pictures(data)), Predictor.load(coop, OTHERS).logits(pictures(data))
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trainer", [name for name in LEARNING if name != "CoOp"])
-def test_prompts_and_back_of_every_method(trainer: str, data: Path, tmp_path: Path):
-    there_and_back(train(data, tmp_path / "run", trainer), tmp_path, pictures(data))
-
-
-def test_prompts_and_back_of_class_specific_contexts(csc: Path, data: Path, tmp_path: Path):
-    there_and_back(csc, tmp_path, pictures(data))
-
-
-@pytest.mark.slow
-def test_prompts_and_back_of_somebody_else_s_trainer(
-    foreign: Callable[..., Path],  # noqa: F811
-    data: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-):
-    foreign("mini_coop")
-    run(data, tmp_path / "run", trainer="MiniCoOp", epoch=1)
-    there_and_back(tmp_path / "run", tmp_path, pictures(data))
-    for kind in ("classifier", "onnx"):
-        assert command("export", tmp_path / "run", tmp_path / kind, "--as", kind) == 2
-        assert "somebody else's" in capsys.readouterr().err
 
 
 def test_wrong_files_of_prompts_are_refused(coop: Path, tmp_path: Path, capsys):
@@ -150,21 +89,6 @@ def test_wrong_files_of_prompts_are_refused(coop: Path, tmp_path: Path, capsys):
 # --- class weights in other libraries -------------------------------------------------------------
 
 
-def encode_by_openai(images: Tensor) -> Tensor:
-    return other_libraries.in_openai().encode_image(images)
-
-
-def encode_by_open_clip(images: Tensor) -> Tensor:
-    pytest.importorskip("open_clip")
-    return other_libraries.in_open_clip().encode_image(images)
-
-
-def encode_by_transformers(images: Tensor) -> Tensor:
-    pytest.importorskip("transformers")
-    found = other_libraries.in_transformers().get_image_features(pixel_values=images)
-    return found if isinstance(found, Tensor) else found.pooler_output  # from version 5 on
-
-
 @pytest.mark.parametrize("encode", [encode_by_openai, encode_by_open_clip, encode_by_transformers])
 @torch.no_grad()
 def test_class_weights_in_other_libraries(
@@ -187,64 +111,7 @@ def test_class_weights_in_other_libraries(
         torch.testing.assert_close(names["logits"], expected.logits(paths), rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("trainer", METHODS)
-def test_which_methods_have_one_matrix(trainer: str, data: Path, tmp_path: Path):
-    pytest.importorskip("safetensors")
-    predictor = Predictor.load(train(data, tmp_path / "run", trainer))
-    if trainer not in ONE_MATRIX:
-        several = trainer in ("CoCoOp", "PLOT", "DePT")
-        reason = "no single matrix" if several else "prompts in the image tower"
-        with pytest.raises(ConfigError, match=reason):
-            class_weights(predictor)
-        return
-    assert command("export", tmp_path / "run", tmp_path / "file", "--as", "classifier") == 0
-    classifier, names = load_classifier(tmp_path / "file")
-    with torch.no_grad():
-        features = encode_by_openai(torch.stack([prepared(path) for path in pictures(data)]))
-    logits = predictor.logits(pictures(data))
-    torch.testing.assert_close(classifier(features), logits, rtol=0, atol=1e-4)
-    assert names == predictor.classnames
-
-
 # --- ONNX -----------------------------------------------------------------------------------------
-
-
-def by_onnxruntime(file: Path, images: Tensor) -> Tensor:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trainer", METHODS)
-def test_onnx_gives_the_same_logits(trainer: str, data: Path, tmp_path: Path):
-    pytest.importorskip("onnxscript")
-    folder, file = train(data, tmp_path / "run", trainer), tmp_path / "model.onnx"
-    if trainer in ("PLOT", "DePT"):
-        with pytest.raises(ConfigError, match="a formula of its own for its logits"):
-            plain_module(Predictor.load(folder))
-        return
-    assert command("export", folder, file, "--as", "onnx") == 0
-    paths, predictor = pictures(data), Predictor.load(folder)
-    images = torch.stack([prepared(path) for path in paths])
-    expected = predictor.logits(paths)
-    for n in (len(paths), 1):  # any number of images
-        torch.testing.assert_close(
-            by_onnxruntime(file, images[:n]), expected[:n], rtol=0, atol=1e-4
-        )
-    onnx = pytest.importorskip("onnx")
-    held = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
-    assert json.loads(held["classnames"]) == predictor.classnames
-    assert json.loads(held["preparation"])["center_crop"] == [32, 32]
-
-
-@torch.no_grad()
-def test_the_plain_module_is_what_we_compute(cocoop: Path, data: Path):
-    predictor = Predictor.load(cocoop, OTHERS)
-    images = torch.stack([prepared(path) for path in pictures(data)])
-    expected = predictor.logits(pictures(data))
-    torch.testing.assert_close(plain_module(predictor)(images), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -264,22 +131,6 @@ def test_onnx_of_a_resnet(tmp_path: Path):
 
 
 # --- the command ----------------------------------------------------------------------------------
-
-
-def test_the_card_says_what_it_is(coop: Path, tmp_path: Path):
-    pytest.importorskip("safetensors")
-    file = tmp_path / "coop.safetensors"
-    assert command("export", coop, file, "--as", "prompts") == 0
-    text = (tmp_path / "coop.safetensors.md").read_text()
-    record = json.loads((coop / "results.jsonl").read_text())
-    accuracy = f"{record['metrics']['accuracy']:.1f}% of {record['total']} test images"
-    for expected in ("# CoOp for 5 classes", "EuroSAT, base classes, 4 shots", accuracy, "Forest"):
-        assert expected in text
-    for digest in (record["weights"]["sha256"], content_digest(file)):
-        assert digest in text
-    assert command("export", coop, file, "--as", "prompts", "--classes", "a,b", "--overwrite") == 0
-    text = (tmp_path / "coop.safetensors.md").read_text()
-    assert "of the classes it was trained on" in text and "It was trained on others" in text
 
 
 def test_what_cannot_be_is_refused(
@@ -308,10 +159,3 @@ def test_what_cannot_be_is_refused(
         assert command("export", coop, tmp_path / "x", "--as", kind) == 2
         assert "pip install -r requirements-export.txt" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["there.onnx"]
-
-
-@pytest.mark.slow
-def test_zero_shot_clip_has_no_prompts_to_export(data: Path, tmp_path: Path, capsys):
-    folder = train(data, tmp_path / "run", "ZeroshotCLIP")
-    assert command("export", folder, tmp_path / "x", "--as", "prompts") == 2
-    assert "has learned nothing" in capsys.readouterr().err

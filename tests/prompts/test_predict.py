@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,42 +19,13 @@ from encoders.tiny import load_tiny_state_dict
 from prompts import Predictor
 from prompts.pictures import find_pictures
 from tests.porting.conftest import foreign  # noqa: F401  # a fixture
-from tests.prompts.runs import METHODS, pictures, train
+from tests.prompts.runs import pictures, train
 from tests.runs import run
 
 
 def command(*arguments: object) -> int:
     parser = predict.build_parser()
     return run_cli(lambda: predict.main(parser.parse_args([str(a) for a in arguments])))
-
-
-def same_as_tested(folder: Path, root: Path) -> None:
-    """Asserts that predictions are those of the run's own test, which predictions.csv holds."""
-    with (folder / "predictions.csv").open(newline="") as file:
-        tested = list(csv.DictReader(file))
-    assert len(tested) > 10
-    predictor = Predictor.load(folder)
-    # The paths there start from DATASET.ROOT.
-    found = predictor([root / row["path"] for row in tested], top=1)
-    for row, [(name, probability)] in zip(tested, found):
-        assert name == row["predicted"]
-        assert probability == pytest.approx(float(row["probability_1"]), abs=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trainer", METHODS)
-def test_every_method_predicts_what_its_test_said(trainer: str, data: Path, tmp_path: Path):
-    train(data, tmp_path / "run", trainer, "TEST.ERROR_ANALYSIS", "True", epoch=2)
-    same_as_tested(tmp_path / "run", data)
-    gone = tmp_path / "elsewhere"
-    shutil.move(tmp_path / "run", gone)  # a run folder stands alone
-    path = pictures(data)[0]
-    if trainer == "LinearProbe":
-        with pytest.raises(CheckpointError, match="only the classes it was trained on"):
-            Predictor.load(gone, ["cat", "dog"])
-        return
-    [(guess,)] = [Predictor.load(gone, ["Forest", "river boat"])(path, top=1)]
-    assert guess[0][0] in ("Forest", "river boat") and 0.5 <= guess[0][1] <= 1
 
 
 def test_no_data_has_to_be_there(coop: Path, data: Path, tmp_path: Path):
@@ -89,26 +59,6 @@ def test_other_classes_stand_with_the_learned_context(coop: Path, data: Path, tm
         tested = list(csv.DictReader(file))
     found = Predictor.load(coop, names)([data / row["path"] for row in tested], top=1)
     assert [guess[0][0] for guess in found] == [row["predicted"] for row in tested]
-
-
-@pytest.mark.parametrize("trainer", ["mini_head", "mini_coop"])
-@pytest.mark.slow
-def test_somebody_else_s_trainer(
-    trainer: str,
-    foreign: Callable[..., Path],  # noqa: F811
-    data: Path,
-    tmp_path: Path,
-):
-    foreign(trainer)
-    name = {"mini_head": "MiniHead", "mini_coop": "MiniCoOp"}[trainer]
-    run(data, tmp_path / "run", "TEST.ERROR_ANALYSIS", "True", trainer=name, epoch=1)
-    same_as_tested(tmp_path / "run", data)
-    others = ["a", "b", "c", "d", "e"]  # as many as before
-    if trainer == "mini_head":
-        with pytest.raises(ConfigError, match="of its own for each class"):
-            Predictor.load(tmp_path / "run", others)
-    else:
-        assert Predictor.load(tmp_path / "run", others).classnames == others
 
 
 def test_formats(coop: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
