@@ -31,6 +31,12 @@ RUN_ELSEWHERE = ("docs/adding.md",)  # tests/docs/test_adding.py
 SHELL = [b for b in BLOCKS if b.language == "bash" and b.page not in RUN_ELSEWHERE]
 PYTHON = [block for block in BLOCKS if block.language == "python" and not block.title]
 OF_OTHERS = ("OPTIM.ADAM_EPS",)  # a setting that somebody else's engine has
+LOOKING = (  # commands that leave nothing behind
+    ("-m", "datasets", "list"),
+    ("-m", "datasets", "status"),
+    ("-m", "features", "status"),
+    ("-m", "sweep", "status"),
+)
 # What makes the runs of docs/quickstart.md short: one epoch, of one image a class.
 FEW = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1")
 SHORTER = (("epoch=20", "epoch=1"), ('"output/cocoop", 20', '"output/cocoop", 1'))
@@ -154,6 +160,16 @@ def _shortened(text: str) -> str:
     for old, new in SHORTER:
         text = text.replace(old, new)
     return text
+
+
+def test_what_only_looks_is_run():
+    ran = set()
+    for block in SHELL:
+        for words in commands_of(block.text):
+            if (call := tuple(words[1:4])) in LOOKING and call not in ran:
+                assert commands.start(words) == 0, words
+                ran.add(call)
+    assert ran == set(LOOKING)
 
 
 # --- the checks themselves ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import blocks, inline, name_of, prose
+from tests.docs.pages import blocks, inline, name_of, pages, prose
 from tests.runs import ROOT, ours
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
@@ -20,6 +20,8 @@ ELSEWHERE = {  # in the public repository, or where somebody else's trainer brin
     "trainers/train.py",
 }
 TEXTS = (".py", ".sh", ".yaml", ".md", ".toml", ".txt", ".ipynb", ".cff")
+CODE = re.compile(r"@?([A-Za-z_]\w*(?:\.\w+)*)(\(.*\))?")  # a class or a call
+OF_OTHERS = {"CLIPModel", "from_pretrained", "SolarizeAdd", "gAMA"}
 SKIPPED = {".git", ".venv", ".matrix", "data", "output", "node_modules"}
 
 
@@ -30,6 +32,8 @@ def files() -> list[Path]:
 
 FILES = files()
 NAMES = {path.name for path in FILES}
+CODE_FILES = [p for p in FILES if p.suffix == ".py" and Path(__file__).parent not in p.parents]
+WORDS = {w for p in CODE_FILES for w in re.findall(r"\w+", p.read_text(encoding="utf-8"))}
 TOP = {path.name for path in ROOT.iterdir()} - SKIPPED
 MARKDOWN = [path for path in FILES if path.suffix == ".md"]
 NOTEBOOKS = [path for path in FILES if path.suffix == ".ipynb"]
@@ -94,6 +98,15 @@ def test_files_that_are_named_exist(path: Path):
     titles = {block.title for block in blocks(text)}
     wrong = {x: problem(x.split("::")[0]) for x in inline(text) if x not in titles}
     assert not {text: why for text, why in wrong.items() if why}
+
+
+@pytest.mark.parametrize("path", [*pages(), *NOTEBOOKS], ids=name_of)
+def test_classes_and_functions_that_are_named_exist(path: Path):
+    for code in inline(markdown(path)):
+        found = CODE.fullmatch(code)
+        if found and (found[2] or re.search("[a-z][A-Z]", found[1])):
+            dead = set(found[1].split(".")) - WORDS - OF_OTHERS
+            assert not dead, f"{code}: there is no {', '.join(dead)}"
 
 
 def test_pages_that_code_and_configs_name_exist():
