@@ -76,8 +76,8 @@ def test_commands_within_the_text(page: str):
     """Where one is only named, as `python -m sweep` is, it must be there."""
     for text in inline_commands(PAGES[page]):
         for words in commands_of(text.replace("[", "").replace("]", "")):
-            named = not any(word.startswith("-") and word != "-m" for word in words)
-            commands.check([*words, "--help"] if named else words)
+            only_named = len(words) <= (4 if "-m" in words else 2)
+            commands.check([*words, "--help"] if only_named else words)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -192,7 +192,8 @@ TRAIN = "python train.py --trainer CoOp --dataset-config-file digits --config-fi
         "python -m sweep run base2nw",
         "python -m sweep run base2new --datasets eurosatt",
         "python -m sweep run base2new --opts OPTIM.LRR 1",
-        "python -m sweep table cocoop-1 --form csv --fromat csv",
+        "python -m sweep table cocoop-1 --fromat csv",
+        "python -m sweep table cocoop-11",
         "python -m datasets download EuroSATT --root data",
         "python -m prompts exprot output/coop coop.onnx --as onnx",
         "python -m explore output/coop --mistake",
