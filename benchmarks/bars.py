@@ -19,6 +19,7 @@ class Bar:
     least: float | None = None
     most: float | None = None
     to_plain: bool = True  # compares with the plain path
+    at_peak: Callable[[Results], float] | None = None  # its value, were our time products alone
 
     @property
     def has_limit(self) -> bool:
@@ -37,7 +38,13 @@ class Bar:
 
 
 def _faster(text: str, key: str, least: float) -> Bar:
-    return Bar(f"{text}: times faster", (key,), lambda r: r[key]["ratio"], least=least)
+    return Bar(
+        f"{text}: times faster",
+        (key,),
+        lambda r: r[key]["ratio"],
+        least=least,
+        at_peak=lambda r: r[key]["ratio"] / r[key]["share_of_peak"],
+    )
 
 
 def _share(key: str, field: str, text: str, most: float) -> Bar:
@@ -134,6 +141,7 @@ class Verdict:
 
     bar: Bar
     value: float | None  # None: not measured
+    at_peak: float | None = None  # what the machine would allow; None: not known
 
     @property
     def word(self) -> str:
@@ -145,22 +153,28 @@ class Verdict:
     def shown(self) -> str:
         return "-" if self.value is None else f"{self.value:.3g}"
 
+    @property
+    def limit(self) -> str:
+        at_peak = "" if self.at_peak is None else f"; at the machine's peak {self.at_peak:.3g}"
+        return f"{self.bar.limit}{at_peak}"
+
 
 def judge(results: list[dict[str, Any]], bars: tuple[Bar, ...]) -> list[Verdict]:
     """Returns each bar with its value: None where a case, or a number of it, is not there."""
     by_key = {result["key"]: result for result in results}
-    verdicts = []
-    for bar in bars:
-        try:
-            verdicts.append(Verdict(bar, bar.value(by_key)))
-        except KeyError:
-            verdicts.append(Verdict(bar, None))
-    return verdicts
+    return [Verdict(b, _found(b.value, by_key), _found(b.at_peak, by_key)) for b in bars]
+
+
+def _found(value: Callable[[Results], float] | None, results: Results) -> float | None:
+    try:
+        return value(results) if value else None
+    except (KeyError, TypeError):  # not there, or None where the plain path did not run
+        return None
 
 
 def failures(results: list[dict[str, Any]], bars: tuple[Bar, ...]) -> int:
     """Prints each bar with pass or fail; returns how many fail or were not measured."""
     verdicts = judge(results, bars)
     for v in verdicts:
-        print(f"{v.word:12} {v.bar.text}: {v.shown} ({v.bar.limit})")
+        print(f"{v.word:12} {v.bar.text}: {v.shown} ({v.limit})")
     return sum(v.word != "pass" for v in verdicts)

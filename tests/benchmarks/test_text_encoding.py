@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bars import BARS, failures
+from benchmarks.bars import BARS, failures, judge
 from benchmarks.machine import add_result
 from benchmarks.measure import added_memory, by_turns, count_flops, ratio_of
 from benchmarks.performance_tables import DOCUMENT, README, blocks_of, fill, speed
@@ -56,7 +56,13 @@ def test_failures(capsys):
     assert capsys.readouterr().out.count("pass ") == len(bars)
     slow = [r if r["key"] != "step CoCoOp 5 b4" else {**r, "ratio": 4.9} for r in results]
     assert failures(slow, bars) == 1
-    assert "FAIL         CoCoOp, step, 5 classes, batch 4" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "FAIL         CoCoOp, step, 5 classes, batch 4: times faster: 4.9 (at least 5; at" in out
+    halved = result("step CoCoOp 5 b4", ratio=4.0, share_of_peak=0.5)
+    (verdict,) = judge([halved], [bar for bar in bars if "step CoCoOp 5 b4" in bar.keys])
+    assert (verdict.value, verdict.at_peak) == (4.0, 8.0)
+    without_plain = result("step CoCoOp 5 b4", ratio=None)
+    assert [v.word for v in judge([without_plain], bars) if v.value] == []
     assert failures([], bars) == len(bars)
 
 
