@@ -15,6 +15,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import datasets
@@ -176,6 +177,8 @@ def all_settings() -> Config:
 
 def _check_training(args: Namespace) -> None:
     known = sorted(TRAINER_REGISTRY.registered_names())
+    if args.backbone.startswith("open_clip:") and find_spec("open_clip") is None:
+        args.backbone = "ViT-B/16"  # the package is optional
     if args.trainer and not is_placeholder(args.trainer, known):
         train.setup_cfg(args)
     else:

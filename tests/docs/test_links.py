@@ -26,8 +26,9 @@ SKIPPED = {".git", ".venv", ".matrix", "data", "output", "node_modules"}
 
 
 def files() -> list[Path]:
-    found = (p for p in ROOT.rglob("*") if p.suffix in TEXTS and p.is_file())
-    return ours(p for p in found if p.relative_to(ROOT).parts[0] not in SKIPPED)
+    tops = [path for path in ROOT.iterdir() if path.name not in SKIPPED]
+    found = [p for top in tops for p in (top, *top.rglob("*")) if p.suffix in TEXTS]
+    return ours(p for p in found if p.is_file())
 
 
 FILES = files()
@@ -102,11 +103,15 @@ def test_files_that_are_named_exist(path: Path):
 
 @pytest.mark.parametrize("path", [*pages(), *NOTEBOOKS], ids=name_of)
 def test_classes_and_functions_that_are_named_exist(path: Path):
-    for code in inline(markdown(path)):
-        found = CODE.fullmatch(code)
-        if found and (found[2] or re.search("[a-z][A-Z]", found[1])):
-            dead = set(found[1].split(".")) - WORDS - OF_OTHERS
-            assert not dead, f"{code}: there is no {', '.join(dead)}"
+    assert not [code for code in inline(markdown(path)) if dead_words(code)]
+
+
+def dead_words(code: str) -> set[str]:
+    """Returns the names in `Class.method`, `call(x)` that occur nowhere in the code."""
+    found = CODE.fullmatch(code)
+    if not found or not (found[2] or re.search("[a-z][A-Z]", found[1])):
+        return set()
+    return set(found[1].split(".")) - WORDS - OF_OTHERS
 
 
 def test_pages_that_code_and_configs_name_exist():
@@ -128,4 +133,6 @@ def test_dead_names_are_noticed():
         assert problem(name), name
     for name in ("trainers/coop.py", "tests/parity", "coop.py", "trainers/my_prompt.py", "a/b"):
         assert not problem(name), name
+    assert dead_words("PromptLearner.promt") and dead_words("lode_model(x)")
+    assert not dead_words("PromptLearner.prompt") and not dead_words("two words")
     assert anchors("# A `b`, c\n\n## [D](x.md) e-f") == {"a-b-c", "d-e-f"}
