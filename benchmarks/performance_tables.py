@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md, and the README's, from the benchmarks' results.
+"""Writes the speed tables of docs and README from the benchmarks' results.
 
     python benchmarks/performance_tables.py
 
@@ -23,6 +23,7 @@ from benchmarks.gpu_day.plan import PARTS as PARTS_OF_THE_DAY
 
 RESULTS = ROOT / "benchmarks/results"
 DOCUMENT, README = ROOT / "docs/performance.md", ROOT / "README.md"
+METHODS = ROOT / "docs/methods.md"
 PARTS = {
     "text": "Text side, forward and backward",
     "image": "Image side",
@@ -52,14 +53,33 @@ JOBS = {
 
 def table(results: list[dict[str, Any]], part: str) -> str:
     """Returns the Markdown table of one part's cases."""
+    mine = [r for r in results if r["part"] == part]
+    mine.sort(key=lambda r: (r["method"] != "CoOp", r["n_cls"], r["batch"]))
+    return _lines(PARTS[part], {_name(r): r for r in mine})
+
+
+def family(report: dict[str, Any]) -> str:
+    """Returns the Markdown table of `family.py`'s results, methods as they were measured."""
+    results = report["results"]
+    methods = list(dict.fromkeys(r["method"] for r in results))
+    results = sorted(results, key=lambda r: (methods.index(r["method"]), r["n_cls"]))
+    names = {f"{r['method']}, {r['part']}, {r['n_cls']} classes": r for r in results}
+    peak = max(report["peak_flops_per_s"].values()) / 1e9
+    measured = (
+        f"{report['threads']} threads of an {report['cpu']} whose matmul peak is {peak:.0f} "
+        f"GFLOP/s, torch {report['torch']}:"
+    )
+    return f"{measured}\n\n{_lines('', names)}"
+
+
+def _lines(what: str, results: dict[str, dict[str, Any]]) -> str:
     lines = [
-        f"| {PARTS[part]} | plain | ours | times faster | GFLOP | share of peak | added memory |",
+        f"| {what} | plain | ours | times faster | GFLOP | share of peak | added memory |",
         "|---|---|---|---|---|---|---|",
     ]
-    mine = [r for r in results if r["part"] == part]
-    for r in sorted(mine, key=lambda r: (r["method"] != "CoOp", r["n_cls"], r["batch"])):
+    for name, r in results.items():
         lines.append(
-            f"| {_name(r)} | {_seconds(r.get('plain_seconds'))} | {_seconds(r['ours_seconds'])} | "
+            f"| {name} | {_seconds(r.get('plain_seconds'))} | {_seconds(r['ours_seconds'])} | "
             f"{_ratio(r['ratio'])} | {_pair(r, 'flops', 1e9)} | {100 * r['share_of_peak']:.0f}% | "
             f"{_pair(r, 'bytes', 2**20)} MiB |"
         )
@@ -217,8 +237,8 @@ def _minutes(seconds: float) -> str:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    names = ("text_encoding_cpu", "whole_job_cpu", "on_paper")
-    steps, jobs, paper = (_read(RESULTS / f"{name}.json") for name in names)
+    names = ("text_encoding_cpu", "whole_job_cpu", "on_paper", "family_cpu")
+    steps, jobs, paper, others = (_read(RESULTS / f"{name}.json") for name in names)
     day = RESULTS / "gpu"
     blocks_of_a_gpu = {
         "gpu_day": gpu_day(day),
@@ -229,6 +249,7 @@ def main() -> None:
     written = {
         DOCUMENT: {**blocks_of(steps), **blocks_of_a_gpu},
         README: {"speed": speed(steps, jobs)},
+        METHODS: {"family": family(others)},
     }
     for path, blocks in written.items():
         path.write_text(fill(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")

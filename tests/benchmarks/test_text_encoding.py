@@ -10,7 +10,15 @@ import torch
 from benchmarks.bars import BARS, failures, judge
 from benchmarks.machine import add_result
 from benchmarks.measure import added_memory, by_turns, count_flops, ratio_of
-from benchmarks.performance_tables import DOCUMENT, README, blocks_of, fill, speed
+from benchmarks.performance_tables import (
+    DOCUMENT,
+    METHODS,
+    README,
+    blocks_of,
+    family,
+    fill,
+    speed,
+)
 from benchmarks.text_encoding import CASES
 
 CPU = torch.device("cpu")
@@ -95,6 +103,9 @@ def test_document_can_be_filled():
     assert "Measured 2026-11-20 on a processor (2 threads; GPU: none)" in filled
     assert "at 0123456 (each" in filled
     assert fill(filled, blocks) == filled
+    table = family({**report, "results": [result("text TCP 50 b4", method="TCP", part="text")]})
+    filled = fill(METHODS.read_text(encoding="utf-8"), {"family": table})
+    assert "whose matmul peak is 100 GFLOP/s, torch 2:" in filled and "| TCP, text, " in filled
 
 
 def test_a_result_stands_beside_those_of_other_commits(tmp_path: Path):
