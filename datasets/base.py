@@ -126,8 +126,8 @@ class BenchmarkDataset(DatasetBase):
         ]
         if short:
             logger.warning(
-                f"Note: {len(short)} classes have fewer than {shots} training images, and all of "
-                f"them are taken: {listed([f'{name} ({count})' for name, count in short])}"
+                f"Note: all images are taken where a class has fewer than {shots} to train on: "
+                f"{listed([f'{name} ({count})' for name, count in short])}"
             )
         return sample[0], sample[1] if self.max_val_shots else val, test
 
@@ -330,7 +330,7 @@ class BenchmarkDataset(DatasetBase):
         for label, items in DatasetBase.split_dataset_by_label(trainval).items():
             n_val = round(len(items) * p_val)
             if n_val < 1:
-                raise DataError(f"class {label} has {len(items)} images, too few for a val split")
+                raise DataError(f"class {label} has too few images for a val split: {len(items)}")
             rng.shuffle(items)
             val += items[:n_val]
             train += items[n_val:]
@@ -384,8 +384,8 @@ def split_classes(
         n_train, n_val = round(len(items) * p_trn), round(len(items) * p_val)
         if min(n_train, n_val, len(items) - n_train - n_val) < 1:
             raise DataError(
-                f"class {items[0].classname} holds {len(items)} images, too few to split into "
-                f"train, val and test; add some to {Path(items[0].impath).parent} or drop the class"
+                f"too few images to split into train, val and test, {len(items)}: add some to "
+                f"{Path(items[0].impath).parent}, or drop the class {items[0].classname}"
             )
         rng.shuffle(items)
         train += items[:n_train]

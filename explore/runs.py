@@ -17,6 +17,7 @@ from dassl.engine.run_folder import CONFIG
 from dassl.utils import MissingFileError, UserError, read_json
 from dassl.utils.logger import get_logger
 from dassl.utils.results import accuracy_of, read_records
+from dassl.utils.text import counted
 from explore.predictions import Predictions, read_predictions
 from prompts.run import Run, read_run
 from sweep.plan.recipes import STANDARD, paper_name
@@ -272,7 +273,7 @@ def _differing(runs: Sequence[Seen]) -> list[str]:
 
 def _told(key: str, value: Any) -> str:
     if key == "DATASET.NUM_SHOTS":
-        return f"{value} shots"
+        return counted(value, "shot") if isinstance(value, int) else f"{value} shots"
     return "" if value in ("", None) else f"{key.rpartition('.')[2]} {value}"
 
 

@@ -19,7 +19,7 @@ from dassl.config import mark_not_determining
 from dassl.utils import ConfigError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
-from dassl.utils.text import unseen
+from dassl.utils.text import counted, unseen
 from encoders.image import ImageEncoder
 from encoders.kernels.folding import Fingerprint
 from encoders.openai import CLIP
@@ -112,7 +112,8 @@ class BasePromptLearner(nn.Module):
         self.tree = PromptTree([self.sequence(c) for c in range(self.n_cls)])
         if n_ctx is None and n_words not in (0, settings.N_CTX):
             logger.warning(
-                f"Note: CTX_INIT has {n_words} words and wins over N_CTX, which is {settings.N_CTX}"
+                f"Note: CTX_INIT has {counted(n_words, 'word')} and wins over N_CTX, which is "
+                f"{settings.N_CTX}"
             )
         self._announce(prompt_prefix, n_words)
 
@@ -134,8 +135,8 @@ class BasePromptLearner(nn.Module):
         n_tokens = self.tokenizer.count(prompt_prefix)
         if n_words and n_tokens > self.n_ctx:
             logger.warning(
-                f"Note: CTX_INIT's {n_words} words are {n_tokens} tokens; as in the public "
-                f"implementation, the vectors of the first {self.n_ctx} are learned"
+                f"Note: CTX_INIT's length is {counted(n_words, 'word')}, {n_tokens} tokens; as in "
+                f"the public implementation, the vectors of the first {self.n_ctx} are learned"
             )
         other = [c for c in dict.fromkeys(prompt_prefix) if not c.isascii()]
         if other:

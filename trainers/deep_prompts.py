@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from dassl.utils import ConfigError
+from dassl.utils.text import counted
 from encoders.image import require_patches
 from encoders.openai import CLIP
 from encoders.tower import normalize
@@ -124,7 +125,8 @@ def check_depth(transformer: Any, key: str, depth: int) -> None:
     """Raises ConfigError if a tower has fewer blocks than the setting `key` says."""
     n_blocks = len(transformer.resblocks)
     if depth > n_blocks:
-        raise ConfigError(f"{key} is {depth}, but the tower has {n_blocks} blocks: set {n_blocks}.")
+        has = counted(n_blocks, "block")
+        raise ConfigError(f"{key} is {depth}, but the tower has {has}: set {n_blocks}.")
 
 
 def out_of_bounds(settings: CfgNode, key: str, least: dict[str, int]) -> list[str]:
@@ -142,8 +144,8 @@ def too_few_words(settings: CfgNode, key: str, n_ctx_key: str) -> list[str]:
     if not 0 < n_words < n_ctx:
         return []
     return [
-        f"{key}.CTX_INIT has {n_words} words for {n_ctx} context vectors ({key}.{n_ctx_key}): "
-        "write as many words, or leave it empty ('') to start at random."
+        f"{key}.CTX_INIT has {counted(n_words, 'word')} for {n_ctx} context vectors "
+        f"({key}.{n_ctx_key}): write as many words, or leave it empty ('') to start at random."
     ]
 
 

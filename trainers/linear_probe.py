@@ -27,6 +27,7 @@ from dassl.utils import CheckpointError, DataError
 from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
+from dassl.utils.text import counted
 from encoders.image import ImageEncoder
 from trainers.clip_trainer import CLIPTrainer, frozen_clip, image_products
 
@@ -145,8 +146,8 @@ def matching_rows(known: list[str], wanted: list[str]) -> list[int]:
     missing = [name for name in wanted if name not in places]
     if missing:
         raise CheckpointError(
-            f"the linear probe was trained on {len(known)} classes without {listed(missing)}: it "
-            "can tell only the classes it was trained on"
+            f"the linear probe was trained on {counted(len(known), 'class', 'classes')} without "
+            f"{listed(missing)}: it can tell only the classes it was trained on"
         )
     seen: Counter[str] = Counter()
     rows = []

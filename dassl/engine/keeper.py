@@ -33,6 +33,7 @@ from dassl.utils.files import write_text
 from dassl.utils.logger import current_log, get_logger
 from dassl.utils.random_state import random_state, set_random_state
 from dassl.utils.results import config_digest, determining_settings
+from dassl.utils.text import counted
 
 logger = get_logger(__name__)
 
@@ -167,7 +168,7 @@ class ProgressKeeper:
             epoch = trainer.resume_model_if_exist(directory)
             if epoch > trainer.max_epoch:
                 raise CheckpointError(
-                    f"{folder} has learned for {epoch} epochs, and OPTIM.MAX_EPOCH is "
+                    f"{folder} has learned for {counted(epoch, 'epoch')}, and OPTIM.MAX_EPOCH is "
                     f"{trainer.max_epoch}: set {epoch} or more"
                 )
             if trainer.draws_differ and epoch < trainer.max_epoch:

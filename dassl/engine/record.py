@@ -15,6 +15,7 @@ from dassl.engine import identity
 from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.logger import get_logger
 from dassl.utils.results import accuracy_of, config_digest, read_records, versions
+from dassl.utils.text import counted
 
 logger = get_logger(__name__)
 
@@ -133,7 +134,7 @@ def what_it_rests_on(trainer: Any, split: str) -> str:
     parts = [
         cfg.DATASET.NAME,
         f"{dataset.num_classes} classes ({cfg.DATASET.get('SUBSAMPLE_CLASSES', 'all')})",
-        f"{images:,} {split} images",
+        counted(images, f"{split} image"),
         _shots(cfg.DATASET.NUM_SHOTS, provenance.get("few_shot") or {}),
     ]
     if digest := provenance.get("split_digest"):
@@ -147,4 +148,4 @@ def _shots(shots: int, sample: Mapping[str, Any]) -> str:
     if shots < 1:
         return "no few-shot sample"
     kind = {True: " (the published sample)", False: " (not the published sample)"}
-    return f"{shots} shots{kind.get(sample.get('published'), '')}"
+    return f"{counted(shots, 'shot')}{kind.get(sample.get('published'), '')}"

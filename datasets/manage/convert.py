@@ -14,6 +14,7 @@ from dassl.utils import DataError
 from dassl.utils.files import listed
 from dassl.utils.locks import file_lock
 from dassl.utils.logger import get_logger
+from dassl.utils.text import counted
 from datasets.manage.catalog import Entry
 from datasets.manage.fetch import UNPACKING
 from datasets.manage.hub_parquet import fetch_parquet, hub_name
@@ -59,7 +60,8 @@ def convert(entry: Entry, source: Path, root: Path, contents: Path | None = None
         with file_lock(folder / ".download.lock", waiting):
             fetch_parquet(name, fetched)
     images = ParquetImages(source)
-    logger.info(f"{entry.name}: {len(images.paths)} parquet files of {source}, to {folder}")
+    files = counted(len(images.paths), "parquet file")
+    logger.info(f"{entry.name}: {files} of {source}, to {folder}")
     found = _by_bytes(images, contents, official) if contents else _by_names(images, official)
     with file_lock(folder / ".download.lock", waiting):
         unpacked = Path(tempfile.mkdtemp(prefix=UNPACKING, dir=folder))
@@ -100,7 +102,7 @@ def _by_names(images: ParquetImages, official: dict[str, int]) -> Written:
     column, paths = match_by_name(rows.texts, official)
     require_same_labels(paths, rows.labels, official)
     unused = sum(path is None for path in paths)
-    logger.info(f"  matched by column {column}; {unused:,} rows are in no part of the split")
+    logger.info(f"  matched by column {column}; in no part of the split: {counted(unused, 'row')}")
     if not rows.labels:
         logger.warning("  note: the rows have no labels with which the match could be tested")
     return ((path, image) for path, image in zip(paths, images.images()) if path)
@@ -130,7 +132,7 @@ def _write(found: Written, folder: Path, official: dict[str, int]) -> None:
         )
     if other_format:
         logger.warning(
-            f"  note: {other_format:,} images called .jpg are in another format: they were encoded "
+            f"  note: in another format than .jpg says: {counted(other_format, 'image')}, encoded "
             "anew, and their pixels may not be the official ones"
         )
 

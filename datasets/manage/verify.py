@@ -216,7 +216,7 @@ def _check_split(entry: Entry, dataset: BenchmarkDataset) -> str:
         there = len(parts[part])
         if size is not None and there != size:
             raise Fault(
-                f"{part} has {there:,} images; {entry.name} has {size:,}. The lists or folders in "
+                f"{part} has {_images(there)}; {entry.name} has {size:,}. The lists or folders in "
                 f"{dataset.dataset_dir} are not the official ones: move them away and fetch the "
                 "dataset anew."
             )
@@ -269,7 +269,7 @@ def _check_classes(entry: Entry, dataset: BenchmarkDataset, parts: dict) -> str:
         for label, count in sorted(Counter(item.label for item in items).items()):
             if count != wanted:
                 raise Fault(
-                    f"class {label} ({dataset.classnames[label]}) has {count} images in {part}; "
+                    f"class {label} ({dataset.classnames[label]}) has {_images(count)} in {part}; "
                     f"every class of {entry.name} has {wanted}. Fetch the dataset anew."
                 )
     return f"{entry.classes}, from {dataset.classnames[0]} to {dataset.classnames[-1]}"

@@ -18,7 +18,7 @@ from dassl.utils import DataError, MissingFileError
 from dassl.utils.errors import closest
 from dassl.utils.files import listed, parse_json
 from dassl.utils.logger import get_logger
-from dassl.utils.text import on_one_line
+from dassl.utils.text import counted, on_one_line
 from datasets.readers.class_order import number, numbers_of, other_order
 from datasets.readers.text_files import find_file, read_text
 
@@ -114,7 +114,8 @@ def _by_key(given: dict[str, Any], classes: list[str]) -> list[str]:
             raise DataError(f"{KEY} calls class {name!r} both {named[name]!r} and {value!r}")
     if len(named) < len(classes):
         own = [name for name in classes if name not in named]
-        logger.warning(f"Note: {len(own)} classes keep their own names: {listed(own)}")
+        them = counted(len(own), "class", "classes")
+        logger.warning(f"Note: names of their own are kept by {them}: {listed(own)}")
     return [named.get(name, name) for name in classes]
 
 
@@ -135,7 +136,7 @@ def _by_place(given: Any, classes: list[str]) -> list[str]:
         raise DataError(f"{KEY} holds a blank name ({names!r}); {EXPECTED}")
     if len(names) != len(classes):
         raise DataError(
-            f"{KEY} has {len(names)} names, but the data has {len(classes)} classes: "
+            f"{KEY} has {counted(len(names), 'name')}, but the data has {len(classes)} classes: "
             f"{listed(classes)}. Give one name a class, in this order."
         )
     plain, own = [_plain(name) for name in names], [_plain(name) for name in classes]

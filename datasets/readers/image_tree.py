@@ -15,6 +15,7 @@ from itertools import chain
 from dassl.utils import DataError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
+from dassl.utils.text import counted
 from datasets.readers.image_checks import Check, ImageChecks, first_of, problem_of
 
 logger = get_logger(__name__)
@@ -35,6 +36,24 @@ OWN_FOLDERS = ("split_fewshot",)  # few-shot samples are kept there
 Id = tuple[int, int]  # what two paths to one file, or folder, have in common
 
 
+# Reasons of which there is one: they are kept in the plural, in what a split rests on, too.
+_ONE = {
+    "broken links": "broken link",
+    "entries that are no images": "entry that is no image",
+    "files that are no images": "file that is no image",
+    "files that cannot be read": "file that cannot be read",
+    "folders of runs": "folder of runs",
+    "folders of this project": "folder of this project",
+    "folders with images beside train and test": "folder with images beside train and test",
+    "images outside of class folders": "image outside of class folders",
+    "links that lead back": "link that leads back",
+    "pipes and devices": "pipe or device",
+    "second links to an image": "second link to an image",
+    "system files": "system file",
+    "system folders": "system folder",
+}
+
+
 @dataclass
 class PassedOver:
     """Names of what was not taken for an image or a class, by reason."""
@@ -47,7 +66,10 @@ class PassedOver:
     def say(self, place: object) -> None:
         """Logs one line with the counts; nothing if there are none."""
         if self.names:
-            parts = [f"{len(n):,} {reason} ({listed(n)})" for reason, n in self.names.items()]
+            parts = [
+                f"{counted(len(names), _ONE.get(reason, reason), reason)} ({listed(names)})"
+                for reason, names in self.names.items()
+            ]
             logger.warning(f"Note: passed over in {place}: {'; '.join(parts)}")
 
     def counts(self) -> dict[str, int]:
@@ -126,7 +148,7 @@ class ImageTree:
     def instead(self, path: str) -> str:
         """Returns what a folder without images holds, for a message; "" if it is empty."""
         others = [name for _, found in self._visit(path) for _, name in found.other]
-        return f" ({len(others):,} other files: {listed(others)})" if others else ""
+        return f" ({counted(len(others), 'other file')}: {listed(others)})" if others else ""
 
     def only_runs(self, path: str) -> bool:
         """Whether a folder holds results of runs and no images."""

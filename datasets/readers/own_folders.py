@@ -10,7 +10,7 @@ from pathlib import Path
 from dassl.utils import DataError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
-from dassl.utils.text import spelled
+from dassl.utils.text import counted, spelled
 from datasets.readers.image_checks import ImageChecks
 from datasets.readers.image_tree import ImageTree, PassedOver
 from datasets.readers.parts import UNSPLIT, Parts, Row, part_of
@@ -82,7 +82,8 @@ def _class_folders(tree: ImageTree, path: str) -> list[str]:
 
 def _class_rows(tree: ImageTree, parent: str, names: list[str]) -> list[Row]:
     if not names:
-        seen = f"{len(tree.images(parent)):,} images" if tree.images(parent) else "nothing to use"
+        n_images = len(tree.images(parent))
+        seen = counted(n_images, "image") if n_images else "nothing to use"
         raise DataError(
             f"{parent} has no class folders; expected {LAYOUTS}, but it holds {seen}. For other "
             f"layouts {LIST_THEM}."

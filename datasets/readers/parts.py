@@ -6,6 +6,7 @@ import os
 
 from dassl.utils import DataError
 from dassl.utils.files import listed
+from dassl.utils.text import counted
 
 UNSPLIT = "all"  # the part of images that nobody assigned to train, val or test
 NAMES = {
@@ -57,9 +58,9 @@ def each_file_once(source: object, parts: Parts) -> tuple[Parts, list[str]]:
                 )
     if leaks:
         raise DataError(
-            f"{source} has {len(leaks):,} images in two parts or under two labels; these are one "
-            f"file: {listed(leaks)}. Keep each in one place: a test on training images says "
-            "nothing."
+            f"{source} has {counted(len(leaks), 'image')} in two parts or under two labels; these "
+            f"are one file: {listed(leaks)}. Keep each in one place: a test on training images "
+            "says nothing."
         )
     return kept, linked
 

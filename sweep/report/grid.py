@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dassl.utils import UserError
-from dassl.utils.text import visible
+from dassl.utils.text import counted, visible
 from sweep.plan.protocols import Cell
 from sweep.plan.recipes import Method, paper_name
 from sweep.plan.table import Row, Table
@@ -136,4 +136,4 @@ def _notes(table: Table, grid: Grid) -> Iterator[str]:
         )
     if grid.missing:
         total = len([v for v in grid.values() if not v.text])
-        yield f"{grid.missing} of {total} values are missing or lack a seed."
+        yield f"Missing, or without all seeds: {grid.missing} of {counted(total, 'value')}."

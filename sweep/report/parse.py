@@ -18,6 +18,7 @@ from typing import Any
 from dassl.utils import MissingFileError
 from dassl.utils.logger import log_files
 from dassl.utils.results import accuracy_of
+from dassl.utils.text import counted
 from sweep.report.records import (
     SAME,
     MixedRecordsError,
@@ -162,5 +163,5 @@ def summary(found: dict[str, Parsed]) -> str:
     lines = [f"{name}: {p.accuracy:.2f}%   ({p.source.name})" for name, p in found.items()]
     values = [p.accuracy for p in found.values()]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    lines.append(f"accuracy: {mean_of(found):.2f}%{spread} over {len(values)} seeds")
+    lines.append(f"accuracy: {mean_of(found):.2f}%{spread} over {counted(len(values), 'seed')}")
     return "\n".join(lines)

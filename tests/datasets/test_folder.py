@@ -140,7 +140,7 @@ def test_classes_with_fewer_images_than_shots_are_said(tmp_path, capsys):
     make_classes(tmp_path / "test", 2, (*BIRDS, "owl"))
     make_classes(tmp_path / "val", 1, (*BIRDS, "owl"))
     assert len(load(tmp_path, NUM_SHOTS=4).train_x) == 4 * 4 + 3
-    said = "1 classes have fewer than 4 training images, and all of them are taken: owl (3)"
+    said = "all images are taken where a class has fewer than 4 to train on: owl (3)"
     assert said in capsys.readouterr().out
     load(tmp_path, NUM_SHOTS=2)
     assert "fewer than" not in capsys.readouterr().out

@@ -49,7 +49,7 @@ def test_empty_class(tmp_path, part):
     root = make_split(tmp_path, train=3, test=3) if part else make_classes(tmp_path)
     (root / part / "zander").mkdir()
     (root / part / "zander" / "notes.txt").write_text("none yet")
-    with pytest.raises(DataError, match=r"zander holds no images \(1 other files: notes.txt\)"):
+    with pytest.raises(DataError, match=r"zander holds no images \(1 other file: notes.txt\)"):
         load(root)
 
 

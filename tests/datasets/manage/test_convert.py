@@ -105,7 +105,7 @@ def test_rows_are_matched_by_the_column_that_names_the_images(pyarrow, root, tmp
     extra = ["Forest/Forest_99.jpg"]
     source = hub_files(tmp_path / "hub", root, extra, note=lambda path: "a satellite photo")
     assert convert(root, source) == 0
-    assert "matched by column image_id; 1 rows are in no part" in capsys.readouterr().out
+    assert "matched by column image_id; in no part of the split: 1 row\n" in capsys.readouterr().out
     check_all(root)
 
 
@@ -162,7 +162,7 @@ def test_one_image_twice(pyarrow, root, tmp_path, capsys):
 def test_images_that_were_encoded_anew_are_counted(pyarrow, root, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(globals(), "content", lambda path: b"\x89PNG" + path.encode())
     assert convert(root, hub_files(tmp_path / "hub", root)) == 0
-    assert "18 images called .jpg are in another format" in capsys.readouterr().out
+    assert "in another format than .jpg says: 18 images" in capsys.readouterr().out
 
 
 def test_what_is_there_stays(pyarrow, root, tmp_path, capsys):

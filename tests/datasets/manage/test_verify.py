@@ -38,8 +38,8 @@ def test_complete_data_are_ok(good, capsys, name, met):
 
 
 def test_digits_are_written_by_download_and_ok(tmp_path, capsys):
-    assert run("download", "Digits", "--root", tmp_path / "new") == 0
-    code, out = check(capsys, tmp_path / "new", "Digits", "--full")
+    assert run("download", "Digits", "--root", tmp_path / "data") == 0
+    code, out = check(capsys, tmp_path / "data", "Digits", "--full")
     assert code == 0 and "1,797 of 1,797 decoded" in out
 
 
@@ -253,7 +253,7 @@ def test_classes_of_unequal_size(tmp_path, capsys, monkeypatch):
     (folder / "split_zhou_Food101.json").write_text(json.dumps(lists))
     entry = dataclasses.replace(catalog()["Food101"], sizes=(101, 101, 101), per_class=(1, 2, 1))
     monkeypatch.setattr(cli, "entries", lambda name: [entry])
-    faulty(capsys, tmp_path, "class 0 (apple_pie) has 1 images in val", name="Food101")
+    faulty(capsys, tmp_path, "class 0 (apple_pie) has 1 image in val", name="Food101")
 
 
 def test_wrong_number_of_classes(tmp_path, capsys, monkeypatch):

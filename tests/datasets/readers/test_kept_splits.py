@@ -154,7 +154,7 @@ def test_an_index_of_imagenet_names_images_alone(tmp_path, capsys):
     (folder / "imagenet-a" / "@eaDir").mkdir()
     capsys.readouterr()
     assert build("ImageNetA", tmp_path).split_digest == clean.split_digest
-    assert f"1 entries that are no images ({wnid}/Thumbs.db)" in capsys.readouterr().out
+    assert f"1 entry that is no image ({wnid}/Thumbs.db)" in capsys.readouterr().out
     index = folder / "index_imagenet-a.json"
     content = json.loads(index.read_text())
     content["version"] = 1  # such an index may name Thumbs.db

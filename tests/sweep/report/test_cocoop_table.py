@@ -90,7 +90,7 @@ def test_what_is_removed_is_missing_and_counted(output: Path, table, capsys):
         paths[0].unlink()
         text = table()
         # New and H, of DTD and of the average: none of them is made from two seeds but new itself.
-        assert f"4 of {CELLS} values are missing or lack a seed." in text
+        assert f"Missing, or without all seeds: 4 of {CELLS} values." in text
         assert row_of(text, "DTD").count("(2 of 3 seeds)") == 1
         assert row_of(text, "DTD").count("missing") == 1
         assert row_of(text, "Average").count("missing") == 2

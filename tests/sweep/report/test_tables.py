@@ -136,7 +136,7 @@ def test_missing_runs_are_counted_and_never_averaged_away(tmp_path: Path):
     assert cells(grid, "CoCoOp")["Average"].complete
     text = terminal(grid)
     assert "(2 of 3 seeds)" in text
-    assert "2 of 24 values are missing or lack a seed." in text
+    assert "Missing, or without all seeds: 2 of 24 values." in text
     for run in runs:
         (run.folder(tmp_path) / "results.jsonl").unlink(missing_ok=True)
     assert "missing" in terminal(build(Request("cocoop-2").table(), tmp_path))
