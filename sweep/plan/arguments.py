@@ -37,7 +37,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         help="few-shot CoOp: the class name's place",
     )
     add("--csc", **many, help="few-shot CoOp: class-specific context (True, False)")
-    add("--backbone", default="", help="RN50, RN101, ViT-B/32 or ViT-B/16")
+    add("--backbone", default="", help="RN50, RN101, ViT-B/32, ViT-B/16 or tiny")
     add("--recipe", default="", help="config file in configs/trainers, such as CoOp/vit_b16")
     add("--source", default="", help="transfer: dataset to train on; default: imagenet")
     add("--per-epoch", action="store_true", help="base2new: also test the new classes each epoch")

@@ -52,7 +52,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """What one protocol is asked to do; the defaults are the papers'."""
+    """What one protocol is asked to do; the defaults are the papers'.
+
+    Attributes:
+        own_clip: the embedded dataset has the embedded CLIP, whatever `backbone` others have.
+    """
 
     methods: tuple[Method, ...]
     datasets: tuple[str, ...]
@@ -63,10 +67,12 @@ class Setting:
     parts: tuple[str, ...] = ("base", "new", "all")
     opts: tuple[str, ...] = ()
     per_epoch: bool = False
+    own_clip: bool = True
 
     def training(self, method: Method, dataset: str, shots: int, classes: str, seed: int) -> Run:
         """Returns the run that trains on a dataset (or, with nothing to learn, tests on it)."""
-        recipe, opts = method.recipe_for(self.backbone, dataset, shots)
+        backbone = "tiny" if self.own_clip and dataset == EMBEDDED else self.backbone
+        recipe, opts = method.recipe_for(backbone, dataset, shots)
         shots = shots if method.learns else 0
         opts = (*opts, *self.opts)
         return Run(method.trainer, dataset, recipe, shots, classes, seed, opts)

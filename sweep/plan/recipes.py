@@ -71,14 +71,20 @@ class Method:
     reads_new_classes: bool = True
     fixed: bool = False
 
-    def with_recipe(self, recipe: str) -> Method:
-        """Returns the method with a config file of the user's, whose CTX_INIT counts."""
+    def with_recipe(self, recipe: str, backbone: str = "") -> Method:
+        """Returns the method with a config file of the user's, whose CTX_INIT counts.
+
+        Args:
+            recipe: the file in configs/trainers.
+            backbone: in place of the file's; empty: the file's counts, too.
+        """
         pairs = zip(self.opts[::2], self.opts[1::2])
         kept = tuple(t for pair in pairs if not pair[0].endswith(".CTX_INIT") for t in pair)
-        return replace(self, recipe=recipe, opts=kept, fixed=True)
+        opts = ("MODEL.BACKBONE.NAME", backbone, *kept) if backbone else kept
+        return replace(self, recipe=recipe, opts=opts, fixed=True)
 
     def recipe_for(self, backbone: str, dataset: str, shots: int) -> tuple[str, tuple[str, ...]]:
-        """Returns the config file and the options for one dataset.
+        """Returns the config file and the options for one backbone and dataset.
 
         Where upstream has no file for a number of epochs, the file for 200 is used and
         OPTIM.MAX_EPOCH set; where there is none for a backbone, that for ViT-B/16 with another
@@ -87,7 +93,7 @@ class Method:
         if self.fixed:
             return self.recipe, self.opts
         folder, _, name = self.recipe.partition("/")
-        if dataset == EMBEDDED or backbone == "tiny":
+        if backbone == "tiny":
             return f"{folder}/tiny", self.opts
         epochs = EPOCHS.get(shots, 200 if shots > 16 else 100)
         epochs = IMAGENET_EPOCHS if dataset == "imagenet" else epochs

@@ -73,7 +73,8 @@ class Request:
             datasets=None if self.datasets in ((), ("all",)) else self.datasets,
             seeds=self.seeds or None,
             shots=self.shots or None,
-            backbone=self.backbone or None,
+            backbone=self._backbone(table),
+            own_clip=False if self.backbone else None,
             source=self.source or None,
             opts=self.opts or None,
             per_epoch=self.per_epoch or None,
@@ -93,8 +94,16 @@ class Request:
                 self.csc or (False,),
             )
         if self.recipe:
-            methods = tuple(m.with_recipe(self.recipe) for m in methods or own)
+            methods = tuple(m.with_recipe(self.recipe, self.backbone) for m in methods or own)
         return methods
+
+    def _backbone(self, table: Table) -> str | None:
+        """Returns the backbone of all runs, asked for or the recipe's; None: the table's own."""
+        if self.backbone or not self.recipe:
+            return self.backbone or None
+        trainer = (self._methods(table) or table.setting.methods)[0].trainer
+        run = Run(trainer, table.setting.datasets[0], self.recipe, opts=self.opts)
+        return run.settings["MODEL"]["BACKBONE"]["NAME"]
 
     def cells(self) -> list[Cell]:
         return self.table().cells()

@@ -16,7 +16,7 @@ from sweep.plan.recipes import (
     COOP_WORDS,
     ENSEMBLE,
     FINE_TUNING,
-    LATER,
+    GROUPS,
     LINEAR_PROBE,
     Method,
     coop,
@@ -51,7 +51,7 @@ _PAPERS = (
         "From base to new classes: the methods that learn prompts",
         BASE_TO_NEW,
         layouts.base_to_new,
-        Setting((CLIP, COOP_WORDS, COCOOP, *LATER), _ALL, parts=("base", "new")),
+        Setting(GROUPS["family"], _ALL, parts=("base", "new")),
         published="family",
         notes=(
             H_NOTE,

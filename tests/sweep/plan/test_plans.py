@@ -8,7 +8,7 @@ import pytest
 
 import train
 from dassl.utils import ConfigError, UnknownNameError
-from sweep.plan.recipes import PAPER_NAMES
+from sweep.plan.recipes import GROUPS, PAPER_NAMES
 from sweep.plan.request import Request, dataset_names
 from sweep.plan.run import ROOT, Run, evaluation_of, settings_but_seed
 from sweep.plan.tables import TABLES
@@ -16,10 +16,11 @@ from sweep.plan.tables import TABLES
 OUT = Path("out")
 CONFIGS = ROOT / "configs"
 
+N_FAMILY = sum(method.learns for method in GROUPS["family"])
 # Name → runs. n trainings are each tested on their own classes; 3 seeds, zero-shot once.
 COUNTS = {
     "cocoop-1": 11 * 2 + 2 * 11 * 3 * 2,  # CLIP on two halves; CoOp, CoCoOp: train, test on new
-    "family": 11 * 2 + 13 * 11 * 3 * 2,
+    "family": 11 * 2 + N_FAMILY * 11 * 3 * 2,
     "cocoop-2": 2 * 3 * (1 + 10),  # CoOp and CoCoOp: one training, ten targets
     "cocoop-3": 5 + 2 * 3 * (1 + 4),
     "cocoop-capacity": 3 * 11 * 3 * 2,
@@ -149,6 +150,30 @@ def test_requests_survive_the_disk_and_the_command_line(tmp_path: Path):
     args = build_parser().parse_args(["run", *[word for word in line if word]])
     assert request_of(args, args.what).opts[:2] == request.opts[:2]
     assert request_of(args, args.what).csc == request.csc
+
+
+def backbones_of(**fields: object) -> set[str]:
+    request = Request(**{"what": "base2new", "seeds": (1,), "datasets": ("digits",), **fields})
+    names = {run.settings["MODEL"]["BACKBONE"]["NAME"] for run in request.runs()}
+    assert names == {cell.backbone for cell in request.cells()} or not fields
+    return names
+
+
+@pytest.mark.parametrize("recipe", ["", "CoOp/vit_b16_ctxv1", "CoOp/tiny"])
+@pytest.mark.parametrize("datasets", [("digits",), ("dtd",), ("digits", "dtd")])
+def test_a_backbone_that_is_asked_for_holds(recipe: str, datasets: tuple):
+    """With a recipe of one's own, and for the digits, whose recipes are for the embedded CLIP."""
+    given = {"trainers": ("CoOp",), "recipe": recipe, "datasets": datasets}
+    assert backbones_of(**given, backbone="RN50") == {"RN50"}
+    assert backbones_of(**given, backbone="RN50", what="coop-2") == {"RN50"}
+
+
+def test_a_recipe_of_ones_own_has_its_backbone():
+    assert backbones_of() == {"tiny"}, "the digits"
+    assert backbones_of(recipe="CoOp/rn50", trainers=("CoOp",)) == {"RN50"}
+    four = {"trainers": ("CoOp",), "what": "coop-2", "recipe": "CoOp/vit_b32"}
+    assert backbones_of(**four) == {"ViT-B/32"}, "no four columns of one backbone's numbers"
+    assert backbones_of(**four, opts=("MODEL.BACKBONE.NAME", "RN101")) == {"RN101"}
 
 
 def test_few_shot_contexts_cross():
