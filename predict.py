@@ -1,9 +1,5 @@
 """Classifies pictures with what a run has learned.
 
-python predict.py output/coop picture.png
-python predict.py output/coop folder --top 3 --format csv --output guesses.csv
-find . -name '*.jpg' -print0 | python predict.py output/coop - --classes cat,dog,bird
-
 A picture whose name begins with - is written ./-name.jpg.
 """
 
@@ -12,19 +8,31 @@ from __future__ import annotations
 import argparse
 import sys
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
+from dassl.command import command
 from dassl.utils import ConfigError, DataError
 from dassl.utils.cli import run_cli
 from dassl.utils.files import write_text
+from dassl.utils.logger import talking
+from dassl.utils.parsers import Parser
 from dassl.utils.text import counted, spelled
-from prompts.arguments import Parser, add_choice_of_classes, output_file, predictor_of
+from prompts.arguments import add_choice_of_classes, output_file, predictor_of
 from prompts.formats import FORMATS
 from prompts.pictures import find_pictures
 
 SKIP = "; --skip-broken leaves out what cannot be read"
 
+EXAMPLES = {
+    "output/coop picture.png": "the five likeliest classes",
+    "output/coop folder --top 3 --format csv --output guesses.csv": "all pictures in it",
+    "output/coop folder --classes river,forest,sea": "other classes",
+    "find . -name '*.jpg' -print0 | {} output/coop -": "what another program finds",
+}
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(command("predict"), __doc__, EXAMPLES)
     add = parser.add_argument
     add("run", help="output folder of a training (--output-dir), or of a zero-shot evaluation")
     add(
@@ -43,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    with talking(args.quiet, args.verbose):
+        _predict(args)
+
+
+def _predict(args: argparse.Namespace) -> None:
     if args.batch_size < 0:
         raise ConfigError(f"--batch-size is {args.batch_size}; expected 1 or more")
     output = output_file(args.output, args.overwrite) if args.output else None

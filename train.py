@@ -11,14 +11,14 @@ import dassl.start  # noqa: F401 - first: it checks Python and its packages
 import datasets
 import trainers
 from dassl.config import Config, checked, collect_problems, find_config, get_cfg_default
-from dassl.config.command_line import EXAMPLE, FLAGS, build_parser
+from dassl.config.command_line import FLAGS, build_parser, example
 from dassl.engine import build_trainer
 from dassl.engine.check import check_cfg
 from dassl.engine.run_folder import RunFolder
 from dassl.utils import ConfigError, UserError, collect_env_info, set_random_seed
 from dassl.utils.cli import run_cli
 from dassl.utils.device import prepare_device
-from dassl.utils.logger import get_logger, hushed
+from dassl.utils.logger import get_logger, talking
 from dassl.utils.system_errors import system_errors_explained
 
 logger = get_logger("train")  # not __name__, which is __main__ for a command
@@ -40,7 +40,7 @@ def setup_cfg(args: argparse.Namespace) -> Config:
     """
     args = checked(completed(args))
     if not (args.trainer or args.config_file or args.dataset_config_file or args.opts):
-        raise ConfigError(f"nothing says what to train, and on what. An example:\n{EXAMPLE}")
+        raise ConfigError(f"nothing says what to train, and on what. Examples:\n{example()}")
     cfg, error = _merged(args)
     if trainers.has_own_settings(cfg.TRAINER.NAME):  # which trainer it is was not known before
         cfg, error = _merged(args, cfg.TRAINER.NAME)
@@ -59,6 +59,7 @@ def _merged(args: argparse.Namespace, trainer: str = "") -> tuple[Config, UserEr
             given = [path for path in (args.dataset_config_file, args.config_file) if path]
             paths = [path for path in map(attempt, [find_config] * len(given), given) if path]
             for path in paths:
+                logger.debug(f"Settings from {path}")
                 attempt(cfg.merge_from_file, path)
             for flag, key in FLAGS.items():
                 if getattr(args, flag) not in (None, ""):
@@ -78,7 +79,7 @@ def main(args: argparse.Namespace) -> float | None:
         The accuracy in per cent; None with --no-train, or with TEST.NO_TEST.
     """
     args = completed(args)
-    with hushed(args.quiet):
+    with talking(args.quiet, args.verbose):
         return _run(args)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from typing import Any
 
-from dassl.stop import ROOT, stop
+from dassl.stop import ROOT, is_command, stop
 
 OLDEST = (3, 10)
 INSTALL = "pip install -r requirements.txt"
@@ -35,4 +36,14 @@ def require_python_and_packages() -> None:
         )
 
 
+def say_interrupted(kind: type, error: BaseException, trace: Any) -> None:
+    """Takes the place of `sys.excepthook`: Ctrl-C while torch is imported is no accident."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 require_python_and_packages()
+if is_command():
+    sys.excepthook = say_interrupted

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from dassl.command import command
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
@@ -117,7 +118,7 @@ class Folder(BenchmarkDataset):
         if copies:
             logger.warning(
                 f"Note: {describe_copies(copies)}: what is measured on such images says nothing. "
-                "Keep one of each; python -m datasets verify Folder lists them."
+                f"Keep one of each; {command('datasets')} verify Folder lists them."
             )
         self.origin = {
             "class_names": [list(pair) for pair in zip(classes, names)],

@@ -25,6 +25,7 @@ from dassl.utils.cli import stop
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import listed
+from dassl.utils.logger import get_logger
 from encoders.jit_archive import is_jit_archive, read_jit_archive
 from encoders.tiny import ASSET, load_tiny_state_dict
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from clip.clip import _tokenizer as tokenizer
     from clip.clip import tokenize as tokenize_texts
     from clip.model import CLIP, Transformer, VisionTransformer, build_model
+
+logger = get_logger(__name__)
 
 MAX_LOGIT_SCALE = 10  # a training ends at most at ln 100; e^10 leaves room for any
 # What counts as a whole number: batches of a ResNet, and three sizes in OpenAI's archives.
@@ -128,6 +131,7 @@ def read_weights(name_or_file: str | Path) -> dict[str, Tensor]:
         DownloadError: the weights cannot be fetched.
     """
     path = weights_file(name_or_file)
+    logger.debug(f"Weights from {path}")
     if path == ASSET:
         return load_tiny_state_dict()
     if name_or_file in MODEL_URLS:

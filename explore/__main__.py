@@ -1,8 +1,4 @@
-"""Writes one HTML page on runs, which needs no server and no network.
-
-python -m explore output/coop output/zeroshot      several runs side by side
-python -m explore output/sweep                     all runs below, and the sweep's tables
-"""
+"""Writes one HTML page on runs, which needs no server and no network."""
 
 from __future__ import annotations
 
@@ -13,10 +9,13 @@ from pathlib import Path
 
 import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
 
+from dassl.command import command
 from dassl.utils import ConfigError
 from dassl.utils.cli import run_cli
 from dassl.utils.files import write_text
-from dassl.utils.text import visible
+from dassl.utils.logger import talking
+from dassl.utils.parsers import Parser
+from dassl.utils.text import counted, visible
 from explore import accuracy, single
 from explore.runs import find_runs, settings_of
 from pages import Page, Section, render
@@ -28,12 +27,15 @@ from sweep.report.show import grids_of
 MOST = 12
 
 
+EXAMPLES = {
+    "output/coop output/zeroshot": "several runs side by side",
+    "output/sweep": "all runs below, and the sweep's tables",
+    "output/coop --to coop.html --mistakes 24": "with more pictures",
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m explore",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(command("explore"), __doc__, EXAMPLES)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="folders of runs, or with runs below")
     add("--to", type=Path, help="file; default: explore.html in the first folder")
@@ -45,6 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(arguments)
+    with talking(args.quiet, args.verbose):
+        write_page(args)
+
+
+def write_page(args: argparse.Namespace) -> None:
+    """Does what the command line says."""
     for flag, number in (("--mistakes", args.mistakes), ("--most", args.most)):
         if number < 1:
             raise ConfigError(f"{flag} is {number}; expected 1 or more")
@@ -74,11 +82,11 @@ def page(
     first = [one.runs[0] for one in settings]
     shown = first[:most]
     datasets = ", ".join(dict.fromkeys(one.dataset for one in runs))
-    about = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}. A heading sorts its table."
+    about = f"{counted(len(runs), 'run')}. A heading sorts its table."
     if len(shown) < len(runs):
         about += (
-            f" Curves and what follows them show {len(shown)} runs, the first seed of each "
-            "setting; give a run's folder to see another."
+            f" Curves and what follows them show {counted(len(shown), 'run')}, the first seed of "
+            "each setting; give a run's folder to see another."
         )
     tables = _tables(folders, target)
     parts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from dassl.command import command
 from dassl.utils import ConfigError, UserError
 from dassl.utils.text import counted
 from encoders.tokens import Tokenizer
@@ -66,8 +67,8 @@ def _words(run: Seen, predictor: Predictor) -> Iterator[Block]:
         yield Table(f"{run.title}{of}", columns, rows)
     if len(found) > CLASSES:
         yield Code(
-            f"{len(found) - CLASSES} more classes have vectors of their own; this shows all:",
-            f"python -m prompts interpret {run.folder}",
+            "More classes have vectors of their own; this shows all:",
+            f"{command('prompts')} interpret {run.folder}",
         )
 
 

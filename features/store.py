@@ -82,6 +82,7 @@ class FeatureStore:
         with self._lock(ids):
             places = self._locate(ids)  # another process may have been at it
             missing = [i for i, place in enumerate(places) if place is None]
+            logger.debug(f"{self.space} lacks features of {len(missing):,} of {len(ids):,} images")
             if not missing:
                 yield from _gather(places, iter(()), size)
                 return

@@ -7,6 +7,8 @@ No dataset and no other configuration has to be there.
     predict(["cat.jpg", "dog.jpg"])            # [[("cat", 0.98), ("dog", 0.01), …], …]
 """
 
+import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and its packages
+
 from prompts.predictor import Predictor
 
 __all__ = ["Predictor"]

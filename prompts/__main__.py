@@ -1,8 +1,4 @@
-"""What a run has learned, in words and in files: `python -m prompts COMMAND`.
-
-python -m prompts interpret output/coop                       the nearest words of each vector
-python -m prompts interpret output/cocoop --pictures folder   of what pictures make of them
-"""
+"""What a run has learned, in words and in files."""
 
 from __future__ import annotations
 
@@ -16,8 +12,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from dassl.command import command
 from dassl.utils import ConfigError
 from dassl.utils.cli import run_cli
+from dassl.utils.logger import talking
+from dassl.utils.parsers import Parser
 from dassl.utils.text import csv_cell, visible
 from prompts.arguments import add_choice_of_weights
 from prompts.exports import add_export, add_import
@@ -25,13 +24,15 @@ from prompts.pictures import find_pictures
 from prompts.predictor import Predictor
 from prompts.words import METRICS, Words, interpret
 
+EXAMPLES = {
+    "interpret output/coop": "the words nearest to each learned vector",
+    "export output/coop coop.safetensors --as prompts": "a file of kilobytes",
+    "import coop.safetensors output/theirs": "a folder for predict.py",
+}
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m prompts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(command("prompts"), __doc__, EXAMPLES, talks=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_interpret(commands)
     add_export(commands)
@@ -41,7 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_interpret(commands: argparse._SubParsersAction) -> None:
     text = "the words of CLIP's vocabulary that are nearest to learned context vectors"
-    parser = commands.add_parser("interpret", help=text, description=text)
+    examples = {
+        "output/coop": "",
+        "output/coop output/cocoop": "side by side, as in the paper",
+        "output/cocoop --pictures folder": "of what pictures make of them",
+    }
+    parser = commands.add_parser("interpret", help=text, text=text, examples=examples)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="output folders; several: the paper's layout")
     add("--pictures", default="", help="picture, folder or -: CoCoOp's context as they shift it")
@@ -116,7 +122,8 @@ def _as_lines(found: dict[str, list[Words]], form: str, metric: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(arguments)
-    args.command(args)
+    with talking(args.quiet, args.verbose):
+        args.command(args)
 
 
 if __name__ == "__main__":

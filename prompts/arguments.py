@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
-from typing import NoReturn
 
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.errors import OutputFolderError
 from prompts.predictor import Predictor
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells how a file is named whose name looks like an option."""
-
-    def error(self, message: str) -> NoReturn:
-        named = next(
-            (a for a in sys.argv[1:] if a[:1] == "-" and a != "-" and Path(a).exists()), ""
-        )
-        super().error(message + (f"; the file {named} is written ./{named}" if named else ""))
 
 
 def add_choice_of_classes(parser: argparse.ArgumentParser) -> None:

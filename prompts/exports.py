@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from dassl.command import command
 from dassl.utils.files import PathLike, write_text
 from prompts.arguments import add_choice_of_classes, output_file, predictor_of
 from prompts.card import card
@@ -22,7 +23,12 @@ KINDS: dict[str, Callable[[Predictor, PathLike], None]] = {
 
 def add_export(commands: argparse._SubParsersAction) -> None:
     text = "what a run has learned, in one file for other programs, and a model card beside it"
-    parser = commands.add_parser("export", help=text, description=text)
+    examples = {
+        "output/coop coop.safetensors --as prompts": "what was learned alone, for `import`",
+        "output/coop weights.safetensors --as classifier --classes cat,dog": "for CLIP elsewhere",
+        "output/cocoop cocoop.onnx --as onnx": "images to logits",
+    }
+    parser = commands.add_parser("export", help=text, text=text, examples=examples)
     add = parser.add_argument
     add("run", help="output folder of a training")
     add("file", help="to write; the card is called the same with .md behind it")
@@ -51,7 +57,11 @@ def export(args: argparse.Namespace) -> None:
 
 def add_import(commands: argparse._SubParsersAction) -> None:
     text = "makes a run's folder, for predict.py, of a file that `export --as prompts` wrote"
-    parser = commands.add_parser("import", help=text, description=text)
+    examples = {
+        "coop.safetensors output/theirs": "",
+        "coop.safetensors output/theirs --backbone-path clip.pt": "CLIP's weights are a file",
+    }
+    parser = commands.add_parser("import", help=text, text=text, examples=examples)
     add = parser.add_argument
     add("file", help="what was exported")
     add("folder", help="to create")
@@ -61,4 +71,4 @@ def add_import(commands: argparse._SubParsersAction) -> None:
 
 def take_in(args: argparse.Namespace) -> None:
     folder = import_prompts(args.file, args.folder, args.backbone_path)
-    print(f"{folder}: try python predict.py {folder} PICTURE")
+    print(f"{folder}: try {command('predict')} {folder} PICTURE")

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dassl.engine import TrainerBase
 from dassl.utils import ConfigError
+from dassl.utils.bars import bar
 from dassl.utils.errors import NonFiniteScoresError
 from dassl.utils.files import PathLike
 from prompts.pictures import Picture, PictureBatches
@@ -119,7 +119,7 @@ class Predictor:
         Args:
             images: paths or PIL images, or one of them.
             batch_size: B; 0: the run's DATALOADER.TEST.BATCH_SIZE.
-            progress: shows a bar on a terminal.
+            progress: shows how far it is (`dassl.utils.bars`).
             broken: takes places and reasons of pictures that cannot be read, which are left out;
                 None: the first is an error.
 
@@ -129,14 +129,13 @@ class Predictor:
         """
         alone = isinstance(images, (str, os.PathLike, Image.Image))
         pictures, done = [images] if alone else list(images), 0
-        bar = tqdm(total=len(pictures), unit=" pictures", leave=False, disable=not progress or None)
-        with bar:
+        with bar("predicting", total=len(pictures), unit="pictures", shown=progress) as shown:
             for some in self.images(pictures, batch_size, broken):
                 with quietly(), torch.no_grad():
                     found = self.trainer.model_inference(some).float().cpu()
                 self._require_finite(found, pictures, done, broken)
                 done += len(some)
-                bar.update(done + len(broken or ()) - bar.n)
+                shown.update(done + len(broken or ()) - shown.n)
                 yield found
 
     @staticmethod

@@ -1,13 +1,10 @@
-"""Zero-shot CLIP, CoOp and CoCoOp on the embedded default, three seeds: a table and a chart.
-
-The runs are those of `python -m sweep run demo`, and `status` and `report` tell of them. Started
-again, it repeats nothing that is finished.
-"""
+"""Zero-shot CLIP, CoOp and CoCoOp on the embedded default, three seeds: a table and a chart."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -20,8 +17,11 @@ import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and it
 
 from tabulate import tabulate
 
+from dassl.command import command
 from dassl.utils import UserError
 from dassl.utils.cli import run_cli
+from dassl.utils.logger import get_logger, talking
+from dassl.utils.parsers import Parser
 from dassl.utils.text import counted
 from sweep.plan.protocols import DEMO, Cell
 from sweep.plan.recipes import EMBEDDED, SEEDS, Method
@@ -36,6 +36,9 @@ from sweep.work.gpus import find_places
 from sweep.work.local import LocalExecutor
 from sweep.work.runner import Sweep
 
+logger = get_logger("sweep")  # not __name__, which is __main__ for a command
+
+EXAMPLES = {"": "two minutes on two cores", "--seeds 1 --output-dir output/first": "a third of it"}
 METHODS = DEMO.default.methods
 PARTS = {
     "base": "base classes\n(trained on)",
@@ -66,13 +69,11 @@ def run(cells: Sequence[Cell], root: Path, output: Path) -> None:
     sweep = Sweep([Job(run, output, data) for run in runs], len(places.names))
     sweep.find_finished()
     done = len(runs) - len(sweep.open_runs())
-    print(
-        f"{counted(len(runs), 'run')}, {done} finished before, {sweep.at_once} at once", flush=True
-    )
+    logger.info(f"{counted(len(runs), 'run')}, {done} finished before, {sweep.at_once} at once")
     # The model is so small that a second thread only gets in the way.
     sweep.run(LocalExecutor(sweep.at_once, 1, places.names))
     if sweep.failed:
-        raise UserError(sweep.summary("python " + " ".join(sys.argv)))
+        raise UserError(sweep.summary(f"{command('demo')} {shlex.join(sys.argv[1:])}"))
 
 
 def rows_of(cells: Sequence[Cell], output: Path) -> list[Row]:
@@ -105,12 +106,26 @@ def chart(rows: Sequence[Row], path: Path) -> None:
     bar_figure(rows, PARTS, title).savefig(path, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def build_parser() -> argparse.ArgumentParser:
+    text = (
+        f"{__doc__}\n\nThe runs are those of `{command('sweep')} run demo`, and `status` and "
+        "`report` tell of them.\nStarted again, it repeats nothing that is finished."
+    )
+    parser = Parser(command("demo"), text, EXAMPLES)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder for datasets")
     parser.add_argument("--output-dir", type=Path, default=Path("output/demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    with talking(args.quiet, args.verbose):
+        show(args)
+
+
+def show(args: argparse.Namespace) -> None:
+    """Does the runs, and prints the table, where everything is, and what to type next."""
     start = time.monotonic()
     cells, output = plan(args.seeds), args.output_dir
     request(args.seeds).save(output)
@@ -131,14 +146,15 @@ def main() -> None:
 def next_steps(cells: Sequence[Cell], root: Path, output: Path) -> str:
     """Returns the commands that go on from here."""
     learned = next(c.runs[0] for c in cells if c.part == "whole" and c.method.trainer == "CoOp")
-    command = "python"
-    if sys.executable != shutil.which(command):  # of demo.sh's .venv, which is not activated
-        command = os.path.relpath(sys.executable)
+    python = "python"
+    if sys.executable != shutil.which(python):  # of demo.sh's .venv, which is not activated
+        python = os.path.relpath(sys.executable)
+    sweep, predict = command("sweep", python), command("predict", python)
     return (
-        f"Next, a page with all of it:  {command} -m sweep report --output {output}\n"
-        f"Classify pictures:            {command} predict.py {learned.folder(output)} "
+        f"Next, a page with all of it:  {sweep} report --output {output}\n"
+        f"Classify pictures:            {predict} {learned.folder(output)} "
         f"{root / EMBEDDED / 'images/3_three'}\n"
-        f"Images of your own:           {command} -m sweep run fewshot --datasets folder "
+        f"Images of your own:           {sweep} run fewshot --datasets folder "
         "--root FOLDER --shots 16 --backbone ViT-B/16"
     )
 

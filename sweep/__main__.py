@@ -10,6 +10,4 @@ from dassl.utils.cli import run_cli
 from sweep.cli import main
 
 if __name__ == "__main__":
-    codes: list[int] = []
-    wrong = run_cli(lambda: codes.append(main()))
-    sys.exit(wrong or codes[0])
+    sys.exit(run_cli(main))

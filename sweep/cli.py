@@ -6,12 +6,16 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from logging import INFO, WARNING
 from pathlib import Path
 
+from dassl.command import command
 from dassl.data.image_cache import cache_bytes
 from dassl.data.workers import usable_cores
 from dassl.utils import ConfigError, UnknownNameError, UserError
 from dassl.utils.errors import not_one_of
+from dassl.utils.logger import get_logger, talking
+from dassl.utils.parsers import Parser
 from dassl.utils.text import counted, visible
 from datasets.readers.roots import make_default_root, require_root
 from encoders.openai import fetch_weights
@@ -28,14 +32,15 @@ from sweep.work.local import LocalExecutor
 from sweep.work.own_data import prepare_own_data
 from sweep.work.runner import EVERY, Executor, Sweep
 
-EXAMPLES = """examples:
-  python -m sweep run base2new --trainers all --datasets digits      no download, two minutes
-  python -m sweep run fewshot --datasets folder --root ~/birds --shots 16   images of your own
-  python -m sweep run cocoop-1 --root data --dry-run                 a paper's table: the plan
-  python -m sweep status                                             how far it is
-  python -m sweep report                                             one page with everything
+EXAMPLES = {
+    "run base2new --trainers all --datasets digits": "no download, two minutes",
+    "run cocoop-1 --root data --dry-run": "a paper's table: the plan",
+    "status": "how far it is",
+    "report": "one page with everything",
+}
+CODES = {0: "all finished", 1: "some runs failed"}
+logger = get_logger(__name__)
 
-exit code: 0 all finished, 1 some runs failed, 2 a mistake in what was given, 130 interrupted"""
 SHOWN = 12  # runs that --dry-run lists
 
 
@@ -50,8 +55,14 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "run",
         help="do all runs of a protocol or a table",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        text="Does all runs of a protocol or a table; what is finished is not done again.",
+        examples={
+            "base2new --trainers all --datasets digits": "no download, two minutes",
+            "fewshot --datasets folder --root ~/birds --shots 16": "images of your own",
+            "cocoop-1 --root data --dry-run": "a paper's table: the plan",
+            "base2new --devices 0,1 --seeds 1 --opts OPTIM.MAX_EPOCH 5": "two GPUs",
+        },
+        exit_codes=CODES,
     )
     add_request(parser)
     add = parser.add_argument
@@ -77,18 +88,7 @@ def add_run(commands: argparse._SubParsersAction) -> None:
         metavar="SECONDS",
         help=f"say what is running so often; 0: never; default: {EVERY:.0f}",
     )
-    talk = parser.add_mutually_exclusive_group()
-    talk.add_argument(
-        *("--quiet", "-q"), action="store_const", const=-1, dest="talk", help="say only what failed"
-    )
-    talk.add_argument(
-        *("--verbose", "-v"),
-        action="store_const",
-        const=1,
-        dest="talk",
-        help="say what begins as well, with its log",
-    )
-    parser.set_defaults(command=run, talk=0)
+    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,22 +103,23 @@ def run(args: argparse.Namespace) -> int:
         require_root(root)
         runs = without_missing(runs, root, args.skip_missing)
         said = prepare_own_data(runs, str(root.expanduser().absolute()), args.output)
-        print("".join(visible(f"{line}\n") for line in said), end="")
+        for line in said:
+            logger.log(WARNING if line.startswith("Note:") else INFO, visible(line))
     places = places_for(args)
     sweep = sweep_of(runs, args, len(places.names))
     sweep.find_finished()
-    if args.talk >= 0 or args.dry_run:
-        print(plan_text(sweep), flush=True)
     if args.dry_run:
         return 0
     for name in weights_of(sweep.open_runs()):
+        print(plan_text(sweep))
         fetch_weights(name)
+    logger.info(plan_text(sweep))
     request.save(args.output)
     sweep.run(executor_of(args, sweep.at_once, places))
     print(visible(sweep.summary(command_line())))
     where = shlex.quote(str(args.output))
-    print(visible(f"Table:  python -m sweep table {request.flags()} --output {where}"))
-    print(visible(f"Report: python -m sweep report --output {where}"))
+    print(visible(f"Table:  {command('sweep')} table {request.flags()} --output {where}"))
+    print(visible(f"Report: {command('sweep')} report --output {where}"))
     return 1 if sweep.failed else 0
 
 
@@ -172,7 +173,7 @@ def sweep_of(runs: Sequence[Run], args: argparse.Namespace, fit: int = 1) -> Swe
     jobs = [Job(run, output, root, args.per_epoch, extra, args.error_analysis) for run in runs]
     if args.every < 0:
         raise ConfigError(f"--every {args.every:g}: expected seconds, 0 or more")
-    return Sweep(jobs, at_once, args.every, args.talk)
+    return Sweep(jobs, at_once, args.every)
 
 
 def _share_of_the_machine(
@@ -248,14 +249,16 @@ def plan_text(sweep: Sweep) -> str:
 
 
 def command_line() -> str:
-    return " ".join(["python -m sweep", *sys.argv[1:]])
+    return f"{command('sweep')} {shlex.join(sys.argv[1:])}"
 
 
 # --- status ---------------------------------------------------------------------------------------
 
 
 def add_status(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("status", help="how far the sweeps in an output folder are")
+    text = "how far the sweeps in an output folder are, and where their logs lie"
+    examples = {"": "of output/sweep", "--output output/demo": ""}
+    parser = commands.add_parser("status", help=text, text=text, examples=examples)
     parser.add_argument("--output", type=Path, default=Path("output/sweep"))
     parser.set_defaults(command=status)
 
@@ -284,12 +287,8 @@ def status(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sweep",
-        description="Runs the papers' protocols and prints their tables from the records.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = "Runs the papers' protocols and prints their tables from the records."
+    parser = Parser(command("sweep"), text, EXAMPLES, CODES, talks=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_run, add_status, add_table, add_report, add_parse):
         add(commands)
@@ -298,9 +297,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = args.command
+    do: Callable[[argparse.Namespace], int] = args.command
     try:
-        return command(args)
+        with talking(args.quiet, args.verbose):
+            return do(args)
     except UserError:
         raise
     except OSError as error:

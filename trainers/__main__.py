@@ -1,4 +1,4 @@
-"""Looks into somebody else's trainer, and tries it: `python -m trainers check FILE`."""
+"""Looks into somebody else's trainer, and tries it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from yacs.config import CfgNode
 
 import train
 import trainers
+from dassl.command import command
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import MissingFileError, UserError
 from dassl.utils.cli import run_cli
 from dassl.utils.files import listed, user_cache_home
-from dassl.utils.logger import quiet
+from dassl.utils.logger import quiet, talking
+from dassl.utils.parsers import Parser
 from dassl.utils.plugins import lines_for_a_gpu, settings_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,10 +39,20 @@ TWO_STEPS = ("DATASET.NUM_SHOTS", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "OP
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    text = "what a trainer's file needs, and whether it runs; exit code 0: it does, 1: it does not"
-    check = commands.add_parser("check", help=text, description=text)
+    codes = {0: "it runs", 1: "it does not"}
+    examples = {
+        "check trainers/coop.py": "one that runs",
+        "check theirs.py": "one of somebody else's",
+    }
+    parser = Parser(command("trainers"), __doc__, examples, codes, talks=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    text = "what a trainer's file needs, and whether it runs"
+    examples = {
+        "trainers/coop.py": "",
+        "~/their-repository/trainers/theirs.py": "where it lies in its repository",
+        "trainers/coop.py TRAINER.COOP.N_CTX 4": "with settings",
+    }
+    check = commands.add_parser("check", help=text, text=text, examples=examples, exit_codes=codes)
     check.add_argument("file", type=Path, help="in trainers/, or where it lies in its repository")
     check.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for the dry run")
     check.set_defaults(run=lambda args: show_check(args.file.expanduser().resolve(), args.opts))
@@ -159,10 +171,12 @@ def _dry_run(name: str, cfg: CfgNode, opts: list[str]) -> str:
         opts = [*(text for key in half for text in (f"TRAINER.{key}.PREC", "fp32")), *opts]
     common = {**vars(TINY), "trainer": name, "opts": [*TWO_STEPS, *opts]}
     said = io.StringIO()
-    root = str(user_cache_home() / "data")
+    data = user_cache_home() / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    common |= {"root": str(data)}
     with tempfile.TemporaryDirectory() as folder:
-        base = Namespace(**common, root=root, output_dir=f"{folder}/a", subsample_classes="base")
-        new = Namespace(**common, root=root, output_dir=f"{folder}/b", subsample_classes="new")
+        base = Namespace(**common, output_dir=f"{folder}/a", subsample_classes="base")
+        new = Namespace(**common, output_dir=f"{folder}/b", subsample_classes="new")
         new.eval_only, new.model_dir, new.load_epoch = True, base.output_dir, 1
         try:
             with quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -188,9 +202,10 @@ def _in_a_line(error: BaseException) -> str:
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    args, codes = build_parser().parse_args(), []
-    return run_cli(lambda: codes.append(args.run(args))) or codes[0]
+    args = build_parser().parse_args()
+    with talking(args.quiet, args.verbose):
+        return args.run(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cli(main))

@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 from os.path import expanduser
 
-EXAMPLE = """  python train.py --root data --seed 1 --trainer CoOp --output-dir output/coop \\
-      --dataset-config-file configs/datasets/digits.yaml \\
-      --config-file configs/trainers/CoOp/tiny.yaml DATASET.NUM_SHOTS 16
-  python train.py --root data --seed 1 --trainer CoOp --output-dir output/coop-again \\
-      --dataset-config-file configs/datasets/digits.yaml \\
-      --config-file configs/trainers/CoOp/tiny.yaml --eval-only --model-dir output/coop"""
+from dassl.command import command
+from dassl.utils.parsers import Parser, examples_text
+
+# They need no download.
+_ON_DIGITS = "--trainer CoOp --dataset-config-file digits --config-file CoOp/tiny"
+EXAMPLES = {
+    f"--root data --seed 1 {_ON_DIGITS} --output-dir output/coop DATASET.NUM_SHOTS 16": (
+        "train CoOp on 16 images of each handwritten digit; no download"
+    ),
+    f"--root data --seed 1 {_ON_DIGITS} --output-dir output/coop-again --eval-only "
+    "--model-dir output/coop": "test what was learned",
+    f"--root data --seed 1 {_ON_DIGITS} --resume output/coop DATASET.NUM_SHOTS 16": (
+        "go on where a training was interrupted"
+    ),
+}
 
 # Named flags and the keys they set; the order is that of the public implementation.
 FLAGS = {
@@ -31,13 +40,17 @@ FLAGS = {
 }
 
 
+def example() -> str:
+    """Returns two commands to begin with."""
+    return examples_text(command("train"), dict(list(EXAMPLES.items())[:2]))
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Train or evaluate CoOp, CoCoOp, zero-shot CLIP or a method of your own.",
-        epilog="Flags win over config files; KEY VALUE pairs, last, win over flags.\n\n"
-        f"examples, which need no download:\n{EXAMPLE}\n\nexit code: 0 done, 2 a mistake in what "
-        "was given or found, 130 interrupted",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        command("train"),
+        "Trains or evaluates CoOp, CoCoOp, zero-shot CLIP or a method of your own.\n"
+        "Flags win over config files; KEY VALUE pairs, last, win over flags.",
+        EXAMPLES,
     )
     add = parser.add_argument
     add("--root", default="", help="folder that holds the datasets")
@@ -57,7 +70,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="evaluate, do not train")
     add("--model-dir", type=expanduser, default="", help="output folder of the run to evaluate")
     add("--load-epoch", type=int, help="epoch to evaluate; absent: the best, or the last")
-    add("--quiet", "-q", action="store_true", help="show notes and the accuracy; log.txt has all")
     add("--no-train", action="store_true", help="build everything, then stop")
     add("--train-batch-size", type=int, help="images in a training batch")
     add("--epoch", type=int, help="number of epochs")

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from yacs.config import CfgNode
 
+from dassl.command import STARTED_BY, command
 from dassl.config import get_cfg_default
 from dassl.engine.base import TrainerBase
 from dassl.engine.progress import BEFORE, NEWEST, TENSORBOARD, has_progress
@@ -255,6 +256,8 @@ def resume_command(folder: str) -> str:
     if Path(program).name != "train.py":
         return f"--resume {shlex.quote(folder)} (from Python: resume={folder!r})"
     kept: list[str] = []
+    typed = f"python {shlex.quote(program)}"  # by its path, where that was another folder
+    started = command("train") if STARTED_BY in os.environ else typed
     skip = False
     for word in words:
         if skip or word == "--overwrite" or word.startswith("--resume="):
@@ -263,7 +266,7 @@ def resume_command(folder: str) -> str:
             skip = True
         else:
             kept.append(word)
-    return shlex.join(["python", program, "--resume", folder, *kept])
+    return f"{started} {shlex.join(['--resume', folder, *kept])}"
 
 
 def _same(one: PathLike, other: PathLike) -> bool:

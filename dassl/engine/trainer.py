@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from dassl.data import DataManager
@@ -34,6 +33,7 @@ from dassl.engine.signals import TrainingStopped
 from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.evaluation import ErrorAnalysis, build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, mkdir_if_missing
+from dassl.utils.bars import bar
 from dassl.utils.checkpoint import BEST_FILE
 from dassl.utils.device import device_of, forget_peak_memory
 from dassl.utils.logger import get_logger
@@ -223,7 +223,7 @@ class SimpleTrainer(TrainerBase):
         logger.info(f"Evaluate on the *{split}* set")
         logger.info(f"It rests on: {what_it_rests_on(self, split)}")
         start = time.perf_counter()
-        for batch in tqdm(self.test_inputs(split), desc=split, leave=False, disable=None):
+        for batch in bar(split, self.test_inputs(split), unit="batches"):
             output, labels = self.test_step(batch)
             self.evaluator.process(output, labels)
             if analysis is not None:
@@ -336,7 +336,8 @@ class SimpleTrainer(TrainerBase):
             f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
             f"{self._losses} "
             f"lr {self.get_current_lr():.4e} "
-            f"eta {eta}"
+            f"eta {eta}",
+            extra={"progress": True},
         )
 
 

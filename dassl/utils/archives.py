@@ -16,13 +16,11 @@ import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
-from tqdm import tqdm
-
+from dassl.utils.bars import bar
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import PathLike
-from dassl.utils.text import visible
 
 MAX_RATIO = 100  # bytes out of a byte in; photographs give about 1, annotations up to 30
 FREE_SIZE = 1 << 28  # bytes that any archive may unpack to, whatever the ratio
@@ -223,11 +221,6 @@ def _folds_case(folder: Path) -> bool:
         probe.unlink()
 
 
-def _bar(archive: Path) -> dict[str, Any]:
-    # No bar where the output is no terminal.
-    return {"desc": f"unpacking {visible(archive.name)}", "unit": " files", "disable": None}
-
-
 # --- zip ------------------------------------------------------------------------------------------
 
 
@@ -243,9 +236,7 @@ def _extract_zip(archive: Path, out: _Output) -> None:
                 # zipfile unpacks others as a whole into memory: some bytes become gigabytes.
                 out.refuse(f"{member.filename} is packed in a way that zip files rarely are")
         out.count(len(members), sum(member.file_size for member in members))
-        for member in tqdm(
-            members, desc=f"unpacking {visible(archive.name)}", unit=" files", disable=None
-        ):
+        for member in bar(f"unpacking {archive.name}", members, unit="files"):
             _extract_zip_member(file, member, out)
 
 
@@ -298,15 +289,14 @@ class _TarStream:
 def _extract_tar(archive: Path, kind: str, out: _Output) -> None:
     # A compressed archive shows its members only as it is unpacked: each is judged on the way.
     opened = {"tar": open, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind](archive, "rb")
-    bar = tqdm(**_bar(archive))
-    with opened as file, bar:
+    with opened as file, bar(f"unpacking {archive.name}", unit="files") as files:
         stream = _TarStream(file, out)
         stream.allowed = MAX_HEADER
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (member := _next(tar, stream)) is not None:
                 stream.allowed = member.size + MAX_HEADER
                 _extract_tar_member(tar, member, out)
-                bar.update()
+                files.update()
         _require_end(stream, file, out)
 
 

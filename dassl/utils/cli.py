@@ -6,7 +6,8 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 from dassl.stop import stop
 from dassl.utils.errors import UserError
@@ -17,26 +18,44 @@ __all__ = ["run_cli", "stop"]
 
 
 def run_cli(command: Callable[[], Any]) -> int:
-    """Calls `command` and returns the exit code.
+    """Calls `command` and returns the exit code: what it returns, if that is a whole number.
 
     0: done; 2: a user's mistake, told in a sentence; 130: Ctrl-C; 141: whoever read the output,
     such as `head`, wants no more of it.
     """
+    sys.stdout, sys.stderr = _open(sys.stdout), _open(sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a console that lacks letters
     try:
         with system_errors_explained():
-            command()
-            sys.stdout.flush()  # what is written at the end of the process can fail as well
+            try:
+                code = command()
+            finally:
+                sys.stdout.flush()  # here, where it is known what to do if that fails
     except UserError as error:
         for line in printable(str(error), sys.stderr).split("\n"):
             # A command to type is shown as it is, to be copied.
             print(line if line.startswith("  ") else f"error: {line}", file=sys.stderr)
+        _drop_what_is_left()
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # nothing at the end
+        _drop_what_is_left()
         return 141
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return getattr(stop, "exit_code", 130)
-    return 0
+    return code if type(code) is int else 0
+
+
+def _open(stream: TextIO | None) -> TextIO:
+    """Returns a stream, or one to nowhere for one that was closed before we began (`>&-`)."""
+    return stream or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+
+
+def _drop_what_is_left() -> None:
+    """Lets Python's last flush succeed where standard output takes nothing any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, AttributeError, ValueError):  # it may be no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dassl.utils.archives import extract
+from dassl.utils.bars import bar, shows_bars
 from dassl.utils.files import PathLike, git_blob_id
+from dassl.utils.logger import get_logger
 from dassl.utils.web import DownloadError, open_url, refusal_advice
+
+logger = get_logger(__name__)
 
 __all__ = ["DownloadError", "check_file", "download", "download_gdrive", "extract", "sha256_of"]
 
@@ -99,7 +101,8 @@ def download_gdrive(
         import gdown  # only needed for this
 
         try:
-            came = gdown.download(id=gdrive_id(url), output=str(part), resume=True, quiet=False)
+            quiet = not shows_bars()
+            came = gdown.download(id=gdrive_id(url), output=str(part), resume=True, quiet=quiet)
         except Exception as error:  # gdown lets errors of several libraries through
             came, reason = None, f": {error}".rstrip()
         else:
@@ -204,6 +207,7 @@ def _fetch_with_retries(url: str, part: Path, size: int | None) -> None:
                     f"{url} cannot be fetched: {error}. What came so far is kept in {part}; run "
                     "the same command again to continue."
                 ) from None
+            logger.debug(f"  {error}: trying again")
             time.sleep(max(PAUSE * 2 ** (failures - 1), error.wait))
 
 
@@ -265,18 +269,11 @@ def _receive(
         _require_no_web_page(url, chunk)
     with (
         part.open("ab" if resumed else "wb") as file,
-        tqdm(
-            total=total,
-            initial=start,
-            unit="B",
-            unit_scale=True,
-            desc=part.name.removesuffix(".part"),
-            disable=None,  # no bar where the output is no terminal
-        ) as bar,
+        bar(part.name.removesuffix(".part"), total=total, unit="B", initial=start) as shown,
     ):
         while chunk:
             file.write(chunk)
-            bar.update(len(chunk))
+            shown.update(len(chunk))
             if size is not None and file.tell() > size:
                 raise DownloadError(
                     f"{url} sends more than the {size:,} bytes that were expected. The file has "

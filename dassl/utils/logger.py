@@ -8,12 +8,14 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from dassl.utils.errors import UserError
+from dassl.utils.terminal import EVERY, in_notebook
 from dassl.utils.text import printable, visible
 
 LOG = "log.txt"
@@ -21,21 +23,37 @@ _LATER = re.compile(r"-(\d{4}(?:-\d\d){5})(?:-(\d+))?")  # time, and number with
 
 
 class PlainHandler(logging.Handler):
-    """Prints each message as it is: the lines that log parsers know have no date and no level."""
+    """Prints each message as it is: the lines that log parsers know have no date and no level.
 
-    hushed = False  # notes and worse alone reach the terminal; a log file gets everything
+    Attributes:
+        shown: the least level that reaches the terminal; a log file gets everything from INFO on.
+    """
+
+    shown = logging.INFO
+    _told = 0.0  # when a line of progress was shown last
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout  # whatever stands for it at the moment
-        message = printable(record.getMessage(), stream)
-        if not PlainHandler.hushed or record.levelno >= logging.WARNING:
-            print(message, flush=True)
-        elif isinstance(stream, Logger):
-            stream.write_to_file(f"{message}\n")
+        shown = record.levelno >= PlainHandler.shown and not self._too_often(record)
+        if shown:
+            print(printable(record.getMessage(), stream), flush=True)
+        elif isinstance(stream, Logger) and record.levelno >= logging.INFO:
+            stream.write_to_file(f"{printable(record.getMessage(), stream)}\n")
+
+    @staticmethod
+    def _too_often(record: logging.LogRecord) -> bool:
+        """Whether this is a line of progress for a notebook, which keeps all lines for ever."""
+        if not getattr(record, "progress", False) or not in_notebook():
+            return False
+        now = time.monotonic()
+        if now - PlainHandler._told < EVERY:
+            return True
+        PlainHandler._told = now
+        return False
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Returns the logger of a module; its package prints plain lines from INFO on.
+    """Returns the logger of a module; its package prints plain lines.
 
     Args:
         name: `__name__` of the module.
@@ -43,18 +61,35 @@ def get_logger(name: str) -> logging.Logger:
     package = logging.getLogger(name.partition(".")[0])
     if not package.handlers:
         package.addHandler(PlainHandler())
-        package.setLevel(logging.INFO)
+        package.setLevel(min(PlainHandler.shown, logging.INFO))
     return logging.getLogger(name)
 
 
 @contextmanager
-def hushed(on: bool = True) -> Iterator[None]:
-    """Shows notes and worse alone; a log file gets all that is said."""
-    before, PlainHandler.hushed = PlainHandler.hushed, on
+def talking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+    """Says how much is said inside; a log file gets the same in any case.
+
+    Args:
+        quiet: notes and worse alone, and no progress.
+        verbose: details as well, and where in the program an error arises.
+    """
+    before = PlainHandler.shown
+    _show(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     try:
         yield
+    except (UserError, OSError):
+        if verbose:
+            traceback.print_exc()
+        raise
     finally:
-        PlainHandler.hushed = before
+        _show(before)
+
+
+def _show(level: int) -> None:
+    PlainHandler.shown = level
+    for package in logging.root.manager.loggerDict.values():
+        if any(isinstance(one, PlainHandler) for one in getattr(package, "handlers", ())):
+            package.setLevel(min(level, logging.INFO))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dassl.command import command
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UnknownNameError, read_json
 from dassl.utils.errors import not_one_of
@@ -110,7 +111,7 @@ class Entry:
 
     def command(self, verb: str, root: Path) -> str:
         """Returns the command that downloads or verifies the dataset, as one types it."""
-        return f"python -m datasets {verb} {self.name} --root {shlex.quote(str(root))}"
+        return f"{command('datasets')} {verb} {self.name} --root {shlex.quote(str(root))}"
 
     def source(self, name: str = "") -> Source:
         """Returns the source called `name`; without a name, the first that is not gone.

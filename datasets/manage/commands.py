@@ -10,7 +10,7 @@ from pathlib import Path
 from dassl.utils import ConfigError, UserError
 from dassl.utils.text import visible
 from datasets.manage.catalog import Entry, Source
-from datasets.manage.convert import convert
+from datasets.manage.convert import convert as convert_parquet
 from datasets.manage.fetch import Options, fetch, ways
 from datasets.manage.overview import list_table, place_of, status_table
 from datasets.manage.sources import sources_to_try
@@ -51,7 +51,6 @@ def _download(entry: Entry, args: argparse.Namespace) -> int:
         print("\n".join(entry.by_hand).replace("{root}", str(root)))
         return ABSENT
     if not entry.sources:  # the class writes its files itself
-        root.mkdir(parents=True, exist_ok=True)
         dataset = read(entry, root)
         print(f"{entry.name}: ready in {dataset.dataset_dir}")
         return OK
@@ -81,12 +80,12 @@ def _problems(entry: Entry, source: Source, root: Path, options: Options) -> lis
         return str(error).splitlines()
 
 
-def convert_parquet(args: argparse.Namespace, chosen: list[Entry]) -> int:
+def convert(args: argparse.Namespace, chosen: list[Entry]) -> int:
     """Writes the images of parquet files into the folders that a dataset is read from."""
     if len(chosen) > 1:
         raise ConfigError("convert takes one dataset by its name, not all")
     (entry,) = chosen
-    convert(entry, args.parquet, args.root, args.contents)
+    convert_parquet(entry, args.parquet, args.root, args.contents)
     print(f"{entry.name}: done. To check it: {entry.command('verify', args.root)}")
     return OK
 

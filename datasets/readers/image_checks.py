@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import PIL
 from PIL import Image
-from tqdm import tqdm
 
 from dassl.utils import DataError, UserError, open_image, read_image, read_json
+from dassl.utils.bars import bar
 from dassl.utils.files import PathLike
 from datasets.readers.derived_files import derived_paths, save_derived
 
@@ -150,12 +150,12 @@ class ImageChecks:
             return found
 
         chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-        bar = tqdm(total=len(paths), desc=self.what, leave=False, disable=None, delay=1)
         found: list[list[str]] = []
-        with ThreadPoolExecutor(THREADS) as pool, bar:
+        images = bar(self.what, total=len(paths), unit="images", delay=1)
+        with ThreadPoolExecutor(THREADS) as pool, images:
             for some in pool.map(problems, chunks):
                 found.append(some)
-                bar.update(len(some))
+                images.update(len(some))
         if new and len(known) + len(new) >= WORTH_KEEPING:
             save_derived({"whole": b"".join(known | new).hex()}, self.folder or "", NAME)
         return list(chain.from_iterable(found))

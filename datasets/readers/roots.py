@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from dassl.command import command
 from dassl.utils import MissingFileError, read_json
 from dassl.utils.errors import closest
 from datasets.resources import CATALOG
@@ -36,4 +37,4 @@ def download_command(name: str, root: Path) -> str:
     """Returns the command that fetches a dataset; "" if the project does not know from where."""
     known = {entry["name"] for entry in read_json(CATALOG)["datasets"]}
     where = shlex.quote(str(root))
-    return f"python -m datasets download {name} --root {where}" if name in known else ""
+    return f"{command('datasets')} download {name} --root {where}" if name in known else ""

@@ -8,24 +8,13 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import runpy
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# What is typed → the file or the package that does it; those that are there are offered.
-COMMANDS = {
-    "train": "train.py",
-    "predict": "predict.py",
-    "sweep": "sweep",
-    "data": "datasets",
-    "prompts": "prompts",
-    "explore": "explore",
-    "features": "features",
-    "trainers": "trainers",
-    "demo": "scripts/demo.py",
-}
-
 if not (ROOT / "train.py").is_file():
     raise ImportError(
         f"promptlearn was copied to {__file__}, away from its repository. Install it from there, "
@@ -34,28 +23,46 @@ if not (ROOT / "train.py").is_file():
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # first: other packages are called `datasets`, too
 
+from dassl.command import COMMANDS, STARTED_BY
 
-def available() -> dict[str, Path]:
-    """Returns the commands that this repository has."""
-    targets = {name: ROOT / target for name, target in COMMANDS.items()}
-    return {
-        name: path
-        for name, path in targets.items()
-        if path.is_file() or (path / "__main__.py").is_file()
-    }
+os.environ[STARTED_BY] = NAME = "promptlearn"
+
+
+def help_text() -> str:
+    """Returns the commands, an example of each kind, and where the repository is."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {word:{width}}  {about}" for word, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {NAME} COMMAND [arguments]",
+            f"\nRuns what is in {ROOT}, in the folder where it is typed.\n",
+            *lines,
+            "\nexamples:",
+            f"  {NAME} demo                                two minutes, no download",
+            f"  {NAME} data download EuroSAT --root data",
+            f"  {NAME} sweep run cocoop-1 --dry-run        what a paper's table needs",
+            f"  {NAME} train --help",
+        ]
+    )
 
 
 def main() -> None:
     """Does what `python train.py` and `python -m sweep` do, in the folder where it is typed."""
-    commands, words = available(), sys.argv[1:]
-    usage = f"usage: promptlearn {{{','.join(commands)}}} [arguments]; promptlearn COMMAND --help"
+    words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print(f"{usage}\n\n{ROOT}")
+        print(help_text())
         raise SystemExit(0 if words else 2)
-    if words[0] not in commands:
-        print(f"error: promptlearn has no command {words[0]!r}\n{usage}", file=sys.stderr)
+    if words[0] not in COMMANDS:
+        targets = {Path(target).stem: word for word, (target, _) in COMMANDS.items()}
+        near = difflib.get_close_matches(words[0], [*COMMANDS, *targets], n=1)
+        meant = f" Did you mean {targets.get(near[0], near[0])!r}?" if near else ""
+        print(
+            f"error: {NAME} has no command {words[0]!r}; expected one of "
+            f"{', '.join(COMMANDS)}.{meant}",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
-    path = commands[words[0]]
+    path = ROOT / COMMANDS[words[0]][0]
     sys.argv = [str(path), *words[1:]]
     if path.is_file():
         runpy.run_path(str(path), run_name="__main__")

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dassl.command import command
 from dassl.evaluation.error_analysis import FILES
 from dassl.utils import ConfigError, MissingFileError
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import write_text
 from dassl.utils.logger import get_logger
-from dassl.utils.text import visible
+from dassl.utils.terminal import wants_colors
+from dassl.utils.text import counted, visible
 from sweep.plan.arguments import add_request, request_of
 from sweep.plan.own import own_name
 from sweep.plan.request import Request, kept_requests
@@ -36,7 +38,16 @@ PICTURE = FILES[-1]  # of the error analysis
 
 
 def add_table(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("table", help="print a table from the records")
+    parser = commands.add_parser(
+        "table",
+        help="print a table from the records",
+        text="Prints a table from the records of the runs that are finished.",
+        examples={
+            "cocoop-1": "ours, the spread over seeds, the paper's",
+            "base2new --trainers CoOp --datasets digits": "the arguments of `run`",
+            "fewshot --datasets dtd --format csv --to dtd.csv": "for a spreadsheet",
+        },
+    )
     add_request(parser)
     formats = (*FORMATS, "html")
     parser.add_argument("--format", default="terminal", help=", ".join(formats))
@@ -53,7 +64,7 @@ def show_table(args: argparse.Namespace) -> int:
     if args.format == "html":
         text = page([grid], grid.title)
     elif args.format == "terminal":
-        at_terminal = args.to is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        at_terminal = args.to is None and wants_colors(sys.stdout)
         text = terminal(grid, color=args.color or at_terminal)
     else:
         text = FORMATS[args.format](grid)
@@ -69,7 +80,16 @@ def show_table(args: argparse.Namespace) -> int:
 
 
 def add_report(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("report", help="one HTML page with all tables and charts")
+    parser = commands.add_parser(
+        "report",
+        help="one HTML page with all tables and charts",
+        text="Writes one HTML page with all tables and charts.",
+        examples={
+            "": "on output/sweep",
+            "--output output/demo --to demo.html": "",
+            "--all": "with the papers' other tables",
+        },
+    )
     parser.add_argument("--output", type=Path, default=Path("output/sweep"))
     parser.add_argument("--to", type=Path, help="file; default: report.html in the output folder")
     parser.add_argument("--all", action="store_true", help="also the papers' tables not asked for")
@@ -125,7 +145,7 @@ def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> G
         for path in dict.fromkeys(splits)
         if path.is_file()
     )
-    said = (*embedded_note(request.runs()), f"Made with: python -m sweep run {request.flags()}")
+    said = (*embedded_note(request.runs()), f"Made with: {command('sweep')} run {request.flags()}")
     return replace(grid, notes=(*grid.notes, *said), links=links)
 
 
@@ -133,7 +153,12 @@ def _with_context(grid: Grid, request: Request, output: Path, target: Path) -> G
 
 
 def add_parse(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("parse", help="mean over a folder of seeds; also upstream's logs")
+    parser = commands.add_parser(
+        "parse",
+        help="mean over a folder of seeds; also upstream's logs",
+        text="Prints the mean over a folder of seeds, from records or from upstream's logs.",
+        examples={"output/mine": "it holds seed1, seed2, ...", "output --multi-exp": "all below"},
+    )
     add = parser.add_argument
     add("folder", type=Path, help="holds seed1, seed2, ...")
     add(
@@ -162,5 +187,5 @@ def parse(args: argparse.Namespace) -> int:
         except MissingFileError as error:
             print(visible(f"{folder}\nnothing finished: {error}\n"))
     if means:
-        print(f"average of {len(means)} folders: {statistics.mean(means):.2f}%")
+        print(f"average of {counted(len(means), 'folder')}: {statistics.mean(means):.2f}%")
     return 0

@@ -41,7 +41,6 @@ class Sweep:
         jobs: every training before its evaluations.
         at_once: number of jobs that are run at the same time.
         every: seconds after which a line says what is running, with its log; 0: never.
-        talk: -1: only failures are told; 0: each run that ends; 1: each run that begins as well.
 
     Attributes:
         jobs: run → job.
@@ -50,11 +49,9 @@ class Sweep:
         failed: run → error; evaluations of a training that failed included.
     """
 
-    def __init__(
-        self, jobs: Sequence[Job], at_once: int = 1, every: float = EVERY, talk: int = 0
-    ) -> None:
+    def __init__(self, jobs: Sequence[Job], at_once: int = 1, every: float = EVERY) -> None:
         self.jobs = {job.run: job for job in jobs}
-        self.at_once, self.every, self.talk = at_once, every, talk
+        self.at_once, self.every = at_once, every
         self.estimator = Estimator()
         self.done: set[Run] = set()
         self.to_test_again: set[Run] = set()
@@ -117,8 +114,7 @@ class Sweep:
             if source is None or source in self.done | self.to_test_again:
                 self.running[run] = time.monotonic()
                 executor.submit(self.jobs[run])
-                if self.talk > 0:
-                    logger.info(f"{self._count()} begins  {run.title}: {self.log_of(run)}")
+                logger.debug(f"{self._count()} begins  {run.title}: {self.log_of(run)}")
             elif source in self.failed or source not in self.jobs:
                 why = "its training failed" if source in self.failed else "nothing trained it yet"
                 self._handle(run, Outcome("failed", error=f"not run: {why}"))
@@ -137,13 +133,11 @@ class Sweep:
             return
         if outcome.state == "failed":
             self.failed[run] = outcome.error
-            logger.info(f"{self._count()} FAILED  {run.title}: {outcome.error}{outcome.note}")
+            logger.warning(f"{self._count()} FAILED  {run.title}: {outcome.error}{outcome.note}")
             return
         if outcome.state != "known":
             self.estimator.learn(self._next_step(run), outcome.seconds)
         self.done.add(run)
-        if self.talk < 0:
-            return
         left = f"   ({self.time_left()})" if self.open_runs() else ""
         logger.info(
             f"{self._count()} {outcome.state:7} {run.title}: {outcome.accuracy:.1f}% "
@@ -156,7 +150,7 @@ class Sweep:
     def _say_running(self) -> None:
         """Says what is running, `every` so many seconds."""
         now = time.monotonic()
-        if not self.every or self.talk < 0 or now - self.told < self.every:
+        if not self.every or now - self.told < self.every:
             return
         self.told = now
         for run, began in self.running.items():
@@ -167,7 +161,7 @@ class Sweep:
         """Puts an evaluation off until its training is done anew: once, if that is planned."""
         if run.source not in self.jobs or run in self.put_off:
             self.failed[run] = f"{why}: what it evaluates has to be trained again"
-            logger.info(f"{self._count()} FAILED  {run.title}: {self.failed[run]}")
+            logger.warning(f"{self._count()} FAILED  {run.title}: {self.failed[run]}")
             return
         self.put_off.add(run)
         lost = {run.source, *(other for other in self.jobs if other.source == run.source)}

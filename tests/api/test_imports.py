@@ -18,6 +18,7 @@ from tests.runs import ROOT, ours
 
 LAYER = {
     "stop": 0,
+    "command": 0,
     "utils": 0,
     "config": 0,
     "metrics": 0,
@@ -94,7 +95,9 @@ def test_importing_encoders_registers_nothing_and_needs_no_yacs():
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
     loaded = done.stdout.split()
-    assert loaded and all(name.startswith(("dassl.utils", "dassl.stop")) for name in loaded), loaded
+    assert loaded and all(
+        name.startswith(("dassl.utils", "dassl.stop", "dassl.command")) for name in loaded
+    ), loaded
 
 
 def test_the_folder_of_methods_shows_methods():

@@ -21,10 +21,10 @@ from pathlib import Path
 import datasets
 import train
 import trainers
+from dassl.command import COMMANDS
 from dassl.config import Config, get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from datasets.manage.catalog import entries
-from scripts.installed import promptlearn
 from sweep.plan.arguments import request_of
 from sweep.plan.tables import TABLES
 from tests.runs import ROOT
@@ -126,7 +126,7 @@ def check(words: Sequence[str], marked: bool = False) -> None:
 
 
 def _target(command: str) -> list[str]:
-    target = promptlearn.COMMANDS[command]
+    target, _ = COMMANDS[command]
     return [target] if target.endswith(".py") else ["-m", target]
 
 

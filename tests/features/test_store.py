@@ -300,9 +300,9 @@ def test_command(tmp_path, capsys):
     fetch(opened(tmp_path, "space-fp32"), ids(4), Computed())
     command.main(["status", "--folder", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "1 files, 0.0 MiB" in out and "space-fp32" in out
+    assert "1 file, 0.0 MiB" in out and "space-fp32" in out
     command.main(["clear", "--folder", str(tmp_path)])
-    assert "deleted 1 files" in capsys.readouterr().out
+    assert "deleted 1 file," in capsys.readouterr().out
     assert not stored_files(tmp_path)
     command.main(["status", "--folder", str(tmp_path)])
     assert "0 files" in capsys.readouterr().out

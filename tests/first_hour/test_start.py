@@ -16,7 +16,10 @@ import train
 from dassl.utils import ConfigError
 from tests.runs import ROOT
 
-FIRST = ("train.py", "dassl/__init__.py", "dassl/start.py", "dassl/stop.py", "sweep/__main__.py")
+FIRST = (
+    *("train.py", "predict.py", "sweep/__main__.py", "prompts/__init__.py"),
+    *(f"dassl/{name}.py" for name in ("__init__", "command", "start", "stop")),
+)
 
 
 def call(*words: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -28,7 +31,8 @@ def call(*words: object, cwd: Path = ROOT, **environment: str) -> subprocess.Com
 def test_train_alone_shows_an_example():
     with pytest.raises(ConfigError, match="nothing says what to train") as error:
         train.setup_cfg(train.build_parser().parse_args([]))
-    words = " ".join(str(error.value).splitlines()[1:4]).replace("\\", "").split()
+    lines = str(error.value).replace(" \\\n", " ").splitlines()
+    words = next(line for line in lines if "train.py" in line).split()
     assert words[:2] == ["python", "train.py"]
     cfg = train.setup_cfg(train.build_parser().parse_args(words[2:]))
     assert (cfg.TRAINER.NAME, cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS) == ("CoOp", "Digits", 16)
@@ -138,7 +142,7 @@ def test_promptlearn_copied_away(tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("train",), 2, "python train.py --root data"),
+        (("train",), 2, "promptlearn train --root data"),
         (("sweep", "status", "--output", "none"), 0, "No sweep was started in none"),
         (("data", "list"), 0, "EuroSAT"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dassl.utils import MissingFileError
+from dassl.utils.cli import run_cli
 from tests.porting.conftest import FILES
 from trainers.__main__ import main, show_check
 
@@ -72,4 +73,4 @@ def test_no_file(tmp_path: Path, monkeypatch, capsys):
     with pytest.raises(MissingFileError, match="is no file; expected that of a trainer"):
         show_check(tmp_path / "none.py", [])
     monkeypatch.setattr(sys, "argv", ["trainers", "check", str(tmp_path / "none.py")])
-    assert main() == 2 and "none.py is no file" in capsys.readouterr().err
+    assert run_cli(main) == 2 and "none.py is no file" in capsys.readouterr().err

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import datasets.__main__ as cli
+from dassl.utils.cli import run_cli
 
 
 def run(*args) -> int:
-    return cli.main([str(arg) for arg in args])
+    return run_cli(lambda: cli.main([str(arg) for arg in args]))
 
 
 def check(capsys, root, name="DescribableTextures", *options) -> tuple[int, str]:

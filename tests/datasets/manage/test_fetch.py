@@ -226,9 +226,20 @@ def test_too_little_room(server, offer, tmp_path, capsys):
 def test_folder_that_cannot_be_written(server, offer, tmp_path, capsys):
     _, served, _ = server
     offer(small(served))
-    (tmp_path / "data").write_text("a file in the way")
-    assert download(tmp_path / "data") == 1
+    (tmp_path / "dtd").write_text("a file in the way")
+    assert download(tmp_path) == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["DescribableTextures", "Digits", "all"])
+@pytest.mark.parametrize("command", ["download", "status"])
+def test_a_mistyped_root_is_not_created(command: str, name: str, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    words = [name] if command == "download" else []
+    assert run(command, *words, "--root", tmp_path / "pictrues") == 2
+    said = capsys.readouterr().err
+    assert "Did you mean 'pictures'?" in said and f"\n  mkdir -p {tmp_path}/pictrues" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
 def test_unknown_source(tmp_path, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dassl.utils import ConfigError, MissingFileError, UnknownNameError
+from dassl.utils.logger import talking
 from sweep.cli import build_parser, executor_of, main, part_of
 from sweep.plan.data import without_missing
 from sweep.plan.request import Request
@@ -308,15 +309,16 @@ class Slow(Here):
 
 
 @pytest.mark.parametrize(
-    ("every", "talk", "begins", "running", "done"),
-    [(0, 0, 0, 0, 2), (1e-9, 0, 0, 2, 2), (0, 1, 2, 0, 2), (1e-9, -1, 0, 0, 0)],
+    ("every", "flag", "begins", "running", "done"),
+    [(0, "", 0, 0, 2), (1e-9, "", 0, 2, 2), (0, "verbose", 2, 0, 2), (1e-9, "quiet", 0, 0, 0)],
 )
 def test_as_many_lines_as_a_person_wants(
-    every: float, talk: int, begins: int, running: int, done: int, tmp_path: Path, capsys
+    every: float, flag: str, begins: int, running: int, done: int, tmp_path: Path, capsys
 ):
     jobs = [Job(run, tmp_path, "data") for run in (TRAIN, NEW)]
-    sweep = Sweep(jobs, every=every, talk=talk)
-    sweep.run(Slow(lambda job: Outcome("done", 50.0, 1.0)))
+    sweep = Sweep(jobs, every=every)
+    with talking(**({flag: True} if flag else {})):
+        sweep.run(Slow(lambda job: Outcome("done", 50.0, 1.0)))
     lines = capsys.readouterr().out.splitlines()
     log = str(TRAIN.folder(tmp_path) / "log.txt")
     assert sum(" begins " in line for line in lines) == begins
@@ -326,8 +328,9 @@ def test_as_many_lines_as_a_person_wants(
 
 
 def test_failures_are_told_in_any_case(tmp_path: Path, capsys):
-    sweep = Sweep([Job(TRAIN, tmp_path, "data")], talk=-1)
-    sweep.run(Here(lambda job: Outcome("failed", error="no weights")))
+    sweep = Sweep([Job(TRAIN, tmp_path, "data")])
+    with talking(quiet=True):
+        sweep.run(Here(lambda job: Outcome("failed", error="no weights")))
     assert "FAILED" in capsys.readouterr().out
     assert sweep.summary("again").startswith("0 of 1 run finished, 1 failed:")
 
