@@ -12,6 +12,7 @@ from pathlib import Path
 from dassl.command import command
 from dassl.data.image_cache import cache_bytes
 from dassl.data.workers import usable_cores
+from dassl.engine.wandb_writer import INSTALL, is_installed
 from dassl.utils import ConfigError, UnknownNameError, UserError
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger, talking
@@ -79,6 +80,7 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     )
     add("--only", choices=("train", "test"), help="only trainings, or only evaluations")
     add("--shard", default="", help="I/N: the I-th of N parts of the plan, counted from 0")
+    add("--wandb", default="", metavar="PROJECT", help="report to it on Weights & Biases as well")
     add("--executor", default="local", help="local, or ray (a cluster; needs `pip install ray`)")
     add("--ray-address", default=None, help="of a Ray cluster; default: started here")
     add(
@@ -109,11 +111,11 @@ def run(args: argparse.Namespace) -> int:
     sweep = sweep_of(runs, args, len(places.names))
     sweep.find_finished()
     if args.dry_run:
-        return 0
-    for name in weights_of(sweep.open_runs()):
         print(plan_text(sweep))
-        fetch_weights(name)
+        return 0
     logger.info(plan_text(sweep))
+    for name in weights_of(sweep.open_runs()):
+        fetch_weights(name)
     request.save(args.output)
     sweep.run(executor_of(args, sweep.at_once, places))
     print(visible(sweep.summary(command_line())))
@@ -156,7 +158,7 @@ def sweep_of(runs: Sequence[Run], args: argparse.Namespace, fit: int = 1) -> Swe
         fit: how many runs are done at once unless --jobs says so.
 
     Raises:
-        ConfigError: --workers is no number of processes.
+        ConfigError: --workers is no number of processes, or --wandb lacks its package.
     """
     extra: tuple[str, ...] = ()
     if args.workers is not None:
@@ -170,7 +172,10 @@ def sweep_of(runs: Sequence[Run], args: argparse.Namespace, fit: int = 1) -> Swe
     if args.executor == "local":
         extra += _share_of_the_machine(args.opts, at_once, given=extra)
     output, root = args.output.absolute(), str(Path(args.root).expanduser().absolute())
-    jobs = [Job(run, output, root, args.per_epoch, extra, args.error_analysis) for run in runs]
+    if args.wandb and not is_installed():
+        raise ConfigError(f"--wandb needs the package wandb: {INSTALL}")
+    how = (args.per_epoch, extra, args.error_analysis, args.wandb)
+    jobs = [Job(run, output, root, *how) for run in runs]
     if args.every < 0:
         raise ConfigError(f"--every {args.every:g}: expected seconds, 0 or more")
     return Sweep(jobs, at_once, args.every)

@@ -123,6 +123,14 @@ _C.TRAIN.CHECKPOINT_FREQ = 0  # keep the model of every so many epochs; 0, -1: o
 _C.TRAIN.CHECKPOINT_SECONDS = 60.0  # between two states to --resume from; 0: at signals alone
 _C.TRAIN.PRINT_FREQ = 10  # batches between two log lines
 _C.TRAIN.COUNT_ITER = "train_x"  # train_x, train_u, smaller_one: what an epoch of TrainerXU is
+# Weights & Biases beside TensorBoard (dassl.engine.wandb_writer); needs `pip install wandb`.
+_C.TRAIN.WANDB = CN()
+_C.TRAIN.WANDB.PROJECT = ""  # empty: off
+_C.TRAIN.WANDB.ENTITY = ""  # user or team; empty: your own
+_C.TRAIN.WANDB.NAME = ""  # of the run; empty: as the output folder is called
+_C.TRAIN.WANDB.GROUP = ""  # runs that belong together; a sweep sets it, and the next, by itself
+_C.TRAIN.WANDB.JOB_TYPE = ""
+_C.TRAIN.WANDB.MODE = ""  # online, offline, disabled; empty: as the variable WANDB_MODE says
 
 # --- Evaluation ---------------------------------------------------------------------------------
 _C.TEST = CN()
@@ -143,7 +151,7 @@ mark_not_determining(
     _C,
     *("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
     *("DATALOADER.PROCESSES", "DATALOADER.CACHE_MB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.PRINT_FREQ"),
-    *("TRAIN.CHECKPOINT_SECONDS", "TEST.ERROR_ANALYSIS"),
+    *("TRAIN.CHECKPOINT_SECONDS", "TRAIN.WANDB", "TEST.ERROR_ANALYSIS"),
 )
 
 

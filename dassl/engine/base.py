@@ -48,7 +48,8 @@ class TrainerBase:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
         self._optims: OrderedDict[str, Any] = OrderedDict()
         self._scheds: OrderedDict[str, Any] = OrderedDict()
-        self._writer: Any = None
+        self._writer: Any = None  # of TensorBoard
+        self._wandb: Any = None  # with the methods of that one
         self.model_epoch: int | None = None  # epochs behind the weights held now
         self.last_accuracy: float | None = None  # per cent, of the latest evaluation
 
@@ -219,7 +220,7 @@ class TrainerBase:
         """Copies a checkpoint's state dict into the model called `name`."""
         self._models[name].load_state_dict(state_dict)
 
-    # --- TensorBoard ------------------------------------------------------------------------------
+    # --- TensorBoard, and what stands beside it ---------------------------------------------------
 
     def init_writer(self, log_dir: str) -> None:
         """Opens the TensorBoard log, unless one is open."""
@@ -236,17 +237,19 @@ class TrainerBase:
         self._writer = SummaryWriter(log_dir=log_dir)
 
     def flush_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        for writer in filter(None, (self._writer, self._wandb)):
+            writer.flush()
 
-    def close_writer(self) -> None:
+    def close_writer(self, exit_code: int = 0) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
+        if self._wandb is not None:
+            self._wandb.close(exit_code)
+        self._writer = self._wandb = None
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        if self._writer is not None:
-            self._writer.add_scalar(tag, scalar_value, global_step)
+        for writer in filter(None, (self._writer, self._wandb)):
+            writer.add_scalar(tag, scalar_value, global_step)
 
     # --- the loop and its hooks -------------------------------------------------------------------
 

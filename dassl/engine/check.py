@@ -15,6 +15,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.samplers import AVAI_SAMPLERS
 from dassl.data.transforms import AVAI_CHOICES, INTERPOLATION_MODES
 from dassl.engine.build import TRAINER_REGISTRY
+from dassl.engine.wandb_writer import wandb_problems
 from dassl.evaluation import EVALUATOR_REGISTRY
 from dassl.optim import AVAI_OPTIMS, AVAI_SCHEDS, AVAI_WARMUPS
 from dassl.utils.errors import ConfigError, not_one_of
@@ -67,7 +68,7 @@ def config_problems(cfg: CfgNode) -> list[str]:
 
     The trainer named is asked as well, if its class has a `config_problems(cfg)` of its own.
     """
-    problems = [*_wrong_choices(cfg), *_wrong_numbers(cfg)]
+    problems = [*_wrong_choices(cfg), *_wrong_numbers(cfg), *wandb_problems(cfg)]
     if cfg.RESUME and not Path(cfg.RESUME).expanduser().is_dir():
         problems.append(f"RESUME (--resume) is {cfg.RESUME}, which is no folder.")
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:

@@ -20,6 +20,7 @@ from dassl.config import get_cfg_default
 from dassl.engine.base import TrainerBase
 from dassl.engine.progress import BEFORE, NEWEST, TENSORBOARD, has_progress
 from dassl.engine.signals import TrainingStopped
+from dassl.engine.wandb_writer import ID as WANDB_ID
 from dassl.evaluation import error_analysis
 from dassl.utils.checkpoint import BEST_FILE, POINTER_FILE
 from dassl.utils.errors import ConfigError, OutputFolderError
@@ -35,7 +36,7 @@ CONFIG = "config.yaml"
 MODEL = "model.json"  # with config.yaml, all that is needed to use what a run has learned
 # All that a run writes beside its logs, as patterns: no file of anybody else is called like this.
 _IN_PLACES = (TENSORBOARD, "*/model.pth.tar-[0-9]*", f"*/{BEST_FILE}")
-_PLAIN = (CONFIG, MODEL, RECORDS, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES)
+_PLAIN = (CONFIG, MODEL, RECORDS, WANDB_ID, "cmat.pt", NEWEST, BEFORE, *error_analysis.FILES)
 _OWN = (*_PLAIN, *_IN_PLACES)
 
 
@@ -255,9 +256,9 @@ def resume_command(folder: str) -> str:
     program, *words = sys.argv
     if Path(program).name != "train.py":
         return f"--resume {shlex.quote(folder)} (from Python: resume={folder!r})"
-    kept: list[str] = []
     typed = f"python {shlex.quote(program)}"  # by its path, where that was another folder
     started = command("train") if STARTED_BY in os.environ else typed
+    kept: list[str] = []
     skip = False
     for word in words:
         if skip or word == "--overwrite" or word.startswith("--resume="):

@@ -31,6 +31,7 @@ from dassl.engine.record import (
 )
 from dassl.engine.signals import TrainingStopped
 from dassl.engine.step_reports import MOST_WAITING, StepReports
+from dassl.engine.wandb_writer import open_wandb, report
 from dassl.evaluation import ErrorAnalysis, build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, mkdir_if_missing
 from dassl.utils.bars import bar
@@ -119,6 +120,8 @@ class SimpleTrainer(TrainerBase):
                 return super().train(self.start_epoch, self.max_epoch)
             except TrainingStopped as stop:
                 raise self._keeper.stopped(stop) from None
+            finally:
+                self.close_writer(exit_code=1)  # it is closed, unless something went wrong
 
     def resume(self) -> None:
         """Goes back to where the run in RESUME stopped, unless it is finished.
@@ -140,6 +143,7 @@ class SimpleTrainer(TrainerBase):
         log_dir = Path(self.output_dir) / "tensorboard"
         mkdir_if_missing(log_dir)
         self.init_writer(str(log_dir))
+        self._wandb = open_wandb(self.cfg, resumed=bool(self.cfg.RESUME))
         self.time_start = time.time()
 
     def begin_epoch(self) -> None:
@@ -236,6 +240,7 @@ class SimpleTrainer(TrainerBase):
             analysis.save(self.output_dir, title(record), self.cfg.DATASET.ROOT)
         self.flush_writer()
         append_record(Path(self.output_dir) / "results.jsonl", record)  # last: it says "finished"
+        report(self, record)
         self.last_accuracy = next(iter(results.values()))
         return self.last_accuracy
 

@@ -39,6 +39,7 @@ class Job:
         extra: KEY VALUE pairs that say how the run is done, not what it computes.
         error_analysis: also write predictions and confusions; a finished run that lacks them is
             tested again for them, not trained again.
+        wandb: project of Weights & Biases that runs report to; empty: none.
     """
 
     run: Run
@@ -47,6 +48,7 @@ class Job:
     keep_epochs: bool = False
     extra: tuple[str, ...] = ()
     error_analysis: bool = False
+    wandb: str = ""
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -60,6 +62,20 @@ class Job:
     def opts(self) -> list[str]:
         """KEY VALUE pairs that change no number."""
         return [*self.extra, *(("TEST.ERROR_ANALYSIS", "True") if self.error_analysis else ())]
+
+    @property
+    def wandb_opts(self) -> list[str]:
+        """KEY VALUE pairs with which the seeds of a cell are one group, as in a table."""
+        # <part>/<dataset>/<shots>/<trainer>/<recipe>-<digest>
+        cell = self.run.folder(Path()).parent
+        settings = {
+            "PROJECT": self.wandb,
+            "GROUP": "/".join(cell.parts[1:]),
+            "JOB_TYPE": self.run.part,
+            "NAME": self.run.title,
+        }
+        pairs = ((f"TRAIN.WANDB.{key}", value) for key, value in settings.items())
+        return [text for pair in pairs for text in pair] if self.wandb else []
 
 
 @dataclass(frozen=True)
@@ -161,7 +177,7 @@ def _train_or_test(job: Job, resume: bool) -> str:
     if run.source is None:
         every = 1 if job.keep_epochs else max(1, run.epochs // CHECKPOINTS)
         args.opts += ["TRAIN.CHECKPOINT_FREQ", str(every)]
-    args.opts += job.opts
+    args.opts += [*job.opts, *job.wandb_opts]
     problem = ""
     if resume:
         args.resume = args.output_dir
