@@ -46,6 +46,7 @@ def setup_cfg(args: argparse.Namespace) -> Config:
         cfg, error = _merged(args, cfg.TRAINER.NAME)
     if error:
         raise error
+    trainers.fit_backbone(cfg)
     cfg.freeze()
     return cfg
 

@@ -30,6 +30,7 @@ OPENAI: dict[tuple[Vision, int], str] = {  # (vision, text width) → name
     ((96, 6, 8, 18, 8), 768): "RN50x16",
     ((128, 3, 15, 36, 10), 1024): "RN50x64",
 }
+EMBEDDED_WIDE = ((768, 3, 8), 512)  # `tiny.widened`, of our own
 OTHER_HEADS = {  # vision width → whose it is, as open_clip has it
     896: "ViT-B/16-plus, with heads of 56",
     1280: "ViT-H/14, with heads of 80",
@@ -40,7 +41,7 @@ OTHER_HEADS = {  # vision width → whose it is, as open_clip has it
 
 def family_of(state_dict: dict[str, Tensor]) -> str:
     """Returns OpenAI's name for weights of these sizes; "" if they have other sizes."""
-    return OPENAI.get((_vision(state_dict), _text_width(state_dict)), "")
+    return OPENAI.get(_sizes(state_dict), "")
 
 
 def check_family(
@@ -64,7 +65,7 @@ def check_family(
             f"MODEL.BACKBONE.HEAD_WIDTH is {head_width}; expected {HEAD_WIDTH}. If the file is "
             f"{OTHERS}."
         )
-    if family_of(state_dict):
+    if family_of(state_dict) or _sizes(state_dict) == EMBEDDED_WIDE:
         return
     widths = {"text tower": _text_width(state_dict), "image tower": _attention_width(state_dict)}
     for tower, width in widths.items():
@@ -85,6 +86,10 @@ def check_family(
             f"MODEL.BACKBONE.HEAD_WIDTH {HEAD_WIDTH} MODEL.BACKBONE.ACTIVATION {ACTIVATION}. If it "
             f"is {OTHERS}."
         )
+
+
+def _sizes(state_dict: dict[str, Tensor]) -> tuple[Vision, int]:
+    return _vision(state_dict), _text_width(state_dict)
 
 
 def _vision(state_dict: dict[str, Tensor]) -> Vision:

@@ -83,6 +83,7 @@ __all__ = [
     "BACKBONES",
     "CLIP",
     "TINY",
+    "WIDE",
     "Transformer",
     "VisionTransformer",
     "advance_rng_like_building",
@@ -95,6 +96,7 @@ __all__ = [
 ]
 
 TINY = "tiny"  # the small CLIP that ships with the project
+WIDE = "tiny-512"  # the same in ViT-B/16's widths, for other people's files that fix them
 BACKBONES = (*MODEL_URLS, TINY)
 CACHE = Path("~/.cache/clip")  # where the clip package keeps its downloads as well
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from dassl.utils.files import content_digest, write_atomically
 
 ASSET = Path(__file__).parent / "assets" / "tiny_clip.pt"
+TEXT_WIDTH, IMAGE_WIDTH = 512, 768  # of ViT-B/16
 KNOWS = (
     "the embedded CLIP was trained on rendered glyphs and cannot know what these pictures show; "
     "its accuracy says that everything works, not how well CLIP does."
@@ -49,19 +50,68 @@ def load_tiny_state_dict() -> dict[str, Tensor]:
     return weights
 
 
-def complete_file(folder: Path) -> Path:
+def widened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the same CLIP in ViT-B/16's widths, which other people's files take for granted.
+
+    A feature becomes copies of itself side by side, and what multiplies it takes a share of each.
+    Normalization, attention (a head keeps its 64 numbers) and cosines do not notice.
+
+    Args:
+        weights: in OpenAI's layout, of a tower of transformers each.
+    """
+    copies = {
+        "image": IMAGE_WIDTH // weights["visual.class_embedding"].numel(),
+        "text": TEXT_WIDTH // weights["ln_final.weight"].numel(),
+        "feature": TEXT_WIDTH // weights["text_projection"].shape[1],
+    }
+    return {key: _widened(key, value, **copies) for key, value in weights.items()}
+
+
+def _widened(key: str, value: Tensor, image: int, text: int, feature: int) -> Tensor:
+    times = image if key.startswith("visual.") else text
+    ones = [1] * (value.ndim - 1)
+    if key == "logit_scale":
+        return value
+    if key in ("visual.proj", "text_projection"):  # (width, feature)
+        return _shared(value.T, times).T.repeat(1, feature)
+    if key.endswith(("embedding", "embedding.weight")):  # (..., width)
+        return value.repeat(*ones, times)
+    parts = value.chunk(3) if "in_proj" in key else (value,)  # queries, keys, values
+    if value.ndim == 2:  # (out, in)
+        parts = tuple(_shared(part, times) for part in parts)
+    return torch.cat([part.repeat(times, *ones) for part in parts])
+
+
+def _shared(value: Tensor, times: int) -> Tensor:
+    """(out, in) -> (out, times * in), in shares that add up to 1: powers of two, to round none."""
+    whole = 1 << (times - 1).bit_length()
+    shares = [2 / whole] * (whole - times) + [1 / whole] * (2 * times - whole)
+    return torch.cat([share * value for share in shares], dim=1)
+
+
+def complete_file(folder: Path, wide: bool = False) -> Path:
     """Returns a file with the complete state dict, which is written below `folder` if need be.
 
     Its own folder is called by its SHA-256: addresses of OpenAI's end in checksum and name, and
     that is what other people's copies of the clip package check.
+
+    Args:
+        folder: of the file's folders.
+        wide: in ViT-B/16's widths; stored in half precision, as OpenAI's are.
     """
-    place = folder / f"tiny_clip_{content_digest(ASSET)[:8]}"
-    found = sorted(place.glob("*/tiny_clip.pt"))
+    name = "tiny_clip_512" if wide else "tiny_clip"
+    place = folder / f"{name}_{content_digest(ASSET)[:8]}"
+    found = sorted(place.glob(f"*/{name}.pt"))
     if found:
         return found[0]
+    weights = load_tiny_state_dict()
+    if wide:
+        scale = weights.pop("logit_scale")
+        weights = {key: value.half() for key, value in widened(weights).items()}
+        weights["logit_scale"] = scale
     part = place / f"{os.getpid()}.pt"
-    write_atomically(part, lambda path: torch.save(load_tiny_state_dict(), path))
-    path = place / content_digest(part) / "tiny_clip.pt"
+    write_atomically(part, lambda path: torch.save(weights, path))
+    path = place / content_digest(part) / f"{name}.pt"
     path.parent.mkdir(exist_ok=True)
     os.replace(part, path)
     return path

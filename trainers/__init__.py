@@ -23,23 +23,29 @@ from yacs.config import CfgNode as CN
 
 from dassl.config import note_methods
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
+from dassl.engine.others import modules_of
 from dassl.utils import UserError
-from dassl.utils.files import user_cache_home
+from dassl.utils.files import listed, user_cache_home
+from dassl.utils.logger import get_logger
 from dassl.utils.plugins import (
     SETTINGS_FILES,
     extend_cfg_by,
     extend_cfg_of,
     import_files,
+    lines_with,
     settings_file,
 )
 from dassl.utils.registry import file_of
-from encoders.openai import PACKAGE, TINY
-from encoders.tiny import complete_file
+from encoders.openai import PACKAGE, TINY, WIDE
+from encoders.tiny import IMAGE_WIDTH, TEXT_WIDTH, complete_file
 from trainers.clip_trainer import CLIPTrainer
+
+logger = get_logger(__name__)
 
 __all__ = [
     "extend_cfg",
     "failed_imports",
+    "fit_backbone",
     "has_own_settings",
     "import_file",
     "is_foreign",
@@ -66,7 +72,9 @@ def _name_the_embedded_clip() -> None:
         models = getattr(module, "_MODELS", None) if name.endswith("clip") else None
         if isinstance(models, dict) and TINY not in models and not name.startswith(PACKAGE):
             with suppress(OSError):  # no room for a file: they do without
-                models[TINY] = complete_file(user_cache_home()).as_uri()
+                for embedded in (TINY, WIDE):
+                    file = complete_file(user_cache_home(), wide=embedded == WIDE)
+                    models[embedded] = file.as_uri()
 
 
 _name_the_embedded_clip()
@@ -97,6 +105,20 @@ def _own_settings(trainer: str) -> list[Callable[[CfgNode], None]]:
     found = [] if path is None else [extend_cfg_of(path)]
     in_file = getattr(sys.modules.get(cls.__module__), "extend_cfg", None)
     return [*found, in_file] if is_foreign(cls) and in_file else found
+
+
+def fit_backbone(cfg: CfgNode) -> None:
+    """Takes the embedded CLIP in ViT-B/16's widths where somebody else's file counts on them."""
+    if cfg.MODEL.BACKBONE.NAME != TINY or not is_foreign(TRAINER_REGISTRY.get(cfg.TRAINER.NAME)):
+        return
+    for module in modules_of(TRAINER_REGISTRY.get(cfg.TRAINER.NAME)):
+        if lines := lines_with(Path(module.__file__), (TEXT_WIDTH, IMAGE_WIDTH)):
+            logger.warning(
+                f"Note: {module.__file__} fixes the widths {TEXT_WIDTH} or {IMAGE_WIDTH} of "
+                f"ViT-B/16 in line {listed(lines)}: {TINY} comes as {WIDE}, the same in these"
+            )
+            cfg.MODEL.BACKBONE.NAME = WIDE
+            return
 
 
 def is_foreign(trainer: type) -> bool:

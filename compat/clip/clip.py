@@ -15,7 +15,7 @@ from dassl.utils import UnknownNameError
 from dassl.utils.download import download
 from dassl.utils.errors import not_one_of
 from dassl.utils.files import user_cache_home
-from encoders.openai import BACKBONES, MODEL_URLS, PACKAGE, TINY, read_weights, weights_file
+from encoders.openai import MODEL_URLS, PACKAGE, TINY, WIDE, read_weights, weights_file
 from encoders.openai import tokenize_texts as tokenize
 from encoders.openai import tokenizer as _tokenizer
 from encoders.tiny import complete_file
@@ -34,25 +34,25 @@ class _Models(dict):
         raise UnknownNameError(not_one_of("MODEL.BACKBONE.NAME", name, self) + " Or name a file.")
 
 
-_MODELS = _Models({**MODEL_URLS, TINY: TINY})
+_MODELS = _Models({**MODEL_URLS, TINY: TINY, WIDE: WIDE})
 
 
 def available_models() -> list[str]:
     """Returns the names that `load` takes."""
-    return list(BACKBONES)
+    return list(_MODELS)
 
 
 def _download(url: str, root: str | None = None) -> str:
     """Returns the file of an address in `_MODELS`, which is fetched unless it is there.
 
     Args:
-        url: the address; "tiny", whose file is written; or a file.
+        url: the address; "tiny" or "tiny-512", whose file is written; or a file.
         root: folder of the files; None: the one that all of us use.
     """
-    if url != TINY and url not in MODEL_URLS.values():
+    if url in (TINY, WIDE):
+        return str(complete_file(Path(root or user_cache_home()), wide=url == WIDE))
+    if url not in MODEL_URLS.values():
         return str(Path(url).expanduser())
-    if url == TINY:
-        return str(complete_file(Path(root or user_cache_home())))
     name = next(name for name, address in MODEL_URLS.items() if address == url)
     path = weights_file(name) if root is None else Path(root) / weights_file(name).name
     download(url, path, sha256=url.split("/")[-2])

@@ -111,14 +111,29 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
 
 
 def _constants_of_cfg(tree: ast.Module) -> Iterator[tuple[list[str], object]]:
-    """Yields (["A", "B"], value) for each `cfg.A.B = value` with a constant value."""
+    """Yields (["A", "B"], value) for each `cfg.A.B = value` with a constant value.
+
+    The value of a command line's flag, `args.b`, is the flag's default.
+    """
+    flags = dict(_defaults_of_flags(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
             base, *names = ast.unparse(node.targets[0]).split(".")
+            given = flags.get(ast.unparse(node.value), node.value)
             with suppress(ValueError):
-                value = ast.literal_eval(node.value)
+                value = ast.literal_eval(given)
                 if base == "cfg" and all(name.isupper() for name in names):
                     yield names, value
+
+
+def _defaults_of_flags(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """Yields ("args.a_b", default) for each `add_argument("--a-b", default=...)`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            flag = ast.unparse(node.args[0]).strip("'-") if node.args else ""
+            for keyword in node.keywords:
+                if keyword.arg == "default":
+                    yield f"args.{flag.replace('-', '_')}", keyword.value
 
 
 def _is_constant(statement: ast.stmt) -> bool:
@@ -139,6 +154,13 @@ def _is_of_plugins(statement: ast.Import | ast.ImportFrom) -> bool:
     return any(alias.name.split(".")[0] in PLUGIN_PACKAGES for alias in statement.names)
 
 
+def lines_with(path: Path, numbers: Iterable[int]) -> list[int]:
+    """Returns the lines of a Python file that write down one of these numbers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return sorted({node.lineno for node in found if node.value in set(numbers)})
+
+
 def lines_for_a_gpu(path: Path) -> list[int]:
     """Returns the lines of a Python file that ask for a GPU by name: `.cuda()`, `"cuda"`."""
     text = path.read_text(encoding="utf-8")
@@ -152,7 +174,7 @@ def _lines_for_a_gpu(text: str) -> list[int]:
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", "")
             places = [key.value for key in node.keywords if key.arg == "device"]
-            places += node.args if name == "to" else []
+            places += node.args if name in ("to", "device") else []
             if name == "cuda" or any(map(_is_cuda, places)):
                 lines.add(node.lineno)
     return sorted(lines)

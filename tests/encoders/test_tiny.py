@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from encoders import tiny as tiny_clip
-from encoders.tiny import ASSET, load_tiny_state_dict
+from encoders.tiny import ASSET, load_tiny_state_dict, widened
 
 clip = pytest.importorskip("clip")
 
@@ -48,6 +48,26 @@ def test_shapes_are_openai_layout(state_dict: dict[str, torch.Tensor]) -> None:
     assert shapes["text_projection"] == (text_width, embed)
     assert shapes["visual.positional_embedding"] == (17, width)  # 4 x 4 patches + class
     assert width % 64 == 0 and text_width % 64 == 0  # heads are width // 64
+
+
+def test_in_the_widths_of_vit_b16(
+    state_dict: dict[str, torch.Tensor], model: torch.nn.Module
+) -> None:
+    """The same similarities, to rounding, of features that are copies of the narrow ones."""
+    wide = widened(state_dict)
+    half = {key: value.half().float() for key, value in wide.items() if key != "logit_scale"}
+    assert all((half[key] - wide[key]).abs().max() < 1e-7 for key in half), "float16 holds it"
+    wide = clip.model.build_model(wide).float()
+    assert wide.visual.conv1.out_channels == 768 and wide.ln_final.weight.shape == (512,)
+    images = torch.randn(3, 3, 32, 32, generator=torch.manual_seed(0))
+    texts = clip.tokenize(["a photo of a seven.", "eight"])
+    with torch.no_grad():
+        for encode, x in (("encode_image", images), ("encode_text", texts)):
+            narrow, features = getattr(model, encode)(x), getattr(wide, encode)(x)
+            torch.testing.assert_close(features, narrow.repeat(1, 8), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            wide(images, texts)[0], model(images, texts)[0], rtol=1e-4, atol=1e-3
+        )
 
 
 def test_values_are_finite_float32_that_float16_holds(state_dict: dict[str, torch.Tensor]) -> None:

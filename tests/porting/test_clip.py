@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import clip
 from dassl.utils import CheckpointError, ConfigError, UnknownNameError
 from encoders.load import load_model
-from encoders.openai import BACKBONES, CLIP, read_weights
+from encoders.openai import BACKBONES, CLIP, WIDE, read_weights
 from encoders.openai import build_model as openais
 
 TEXTS = ["a photo of a cat.", "dog", "a b c d e f g h i"]
@@ -71,7 +71,7 @@ def test_names():
     from clip.simple_tokenizer import SimpleTokenizer
 
     assert SimpleTokenizer().encode("cat") == clip.clip._tokenizer.encode("cat")
-    assert set(_MODELS) == set(BACKBONES) == set(clip.available_models())
+    assert set(_MODELS) == {*BACKBONES, WIDE} == set(clip.available_models())
     assert clip.tokenize("a cat").shape == (1, 77)
     assert clip.tokenize(["cat " * 99], truncate=True).shape == (1, 77)
 

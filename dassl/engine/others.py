@@ -1,0 +1,122 @@
+"""What other people's trainers find lacking here: supplied where it can be, or explained."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import torch
+import yacs.config
+from torch import nn
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.utils.errors import ConfigError
+from dassl.utils.files import listed
+from dassl.utils.logger import get_logger
+from dassl.utils.plugins import lines_for_a_gpu
+
+logger = get_logger(__name__)
+
+
+def modules_of(trainer: type) -> list[ModuleType]:
+    """Returns a trainer's module, and those of files beside it that names are taken from."""
+    own = sys.modules.get(trainer.__module__)
+    found: dict[str, ModuleType] = {}
+    todo = [own]
+    while todo:
+        module = todo.pop()
+        if module is None or module.__name__ in found or _folder(module) != _folder(own):
+            continue
+        found[module.__name__] = module
+        values = (v for v in vars(module).values() if isinstance(v, (type, FunctionType)))
+        todo += [sys.modules.get(name) for name in sorted({v.__module__ for v in values})]
+    return [module for module in found.values() if _folder(module)]
+
+
+def _folder(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).parent if file else None
+
+
+def says_what_asks_for_a_gpu(trainer: type) -> bool:
+    """Tells of the lines of a trainer's files that ask for a GPU; returns whether there are any."""
+    asking = {m.__file__: lines_for_a_gpu(Path(m.__file__)) for m in modules_of(trainer)}
+    for file, lines in asking.items():
+        if lines:
+            logger.warning(
+                f"Note: {file} asks for a GPU in line {listed(lines)}, and this run has none: what "
+                "it puts there stays on the CPU"
+            )
+    return any(asking.values())
+
+
+def says_that_it_is_in_half(trainer: object) -> bool:
+    """Tells whether a trainer's models are in half precision, where that is on a CPU."""
+    models = [*trainer._models.values(), *vars(trainer).values()]
+    modules = (model for model in models if isinstance(model, nn.Module))
+    if half := any(p.dtype == torch.float16 for module in modules for p in module.parameters()):
+        logger.warning(
+            f"Note: {type(trainer).__name__} is in half precision, on a CPU: its products are "
+            "summed in float32, as on a GPU"
+        )
+    return half
+
+
+def complete_templates(trainer: object, name: str) -> None:
+    """Adds the data set's own template to tables of templates that have none for it.
+
+    Args:
+        trainer: has its data; tables, {name of a data set: text with {}}, are looked for in the
+            files of its class.
+        name: of the data set.
+    """
+    dataset = getattr(getattr(trainer, "dm", None), "dataset", None)
+    template = getattr(dataset, "template", None)
+    for module in modules_of(type(trainer)) if isinstance(template, str) else ():
+        for key, table in vars(module).items():
+            if _is_of_templates(table) and name not in table:
+                logger.warning(
+                    f"Note: {key} of {module.__file__} has nothing for the data set {name!r}; its "
+                    f"own template is taken, {template!r}"
+                )
+                table[name] = template
+
+
+def _is_of_templates(table: object) -> bool:
+    if not isinstance(table, dict) or not any(name in DATASET_REGISTRY for name in table):
+        return False
+    return all(isinstance(value, str) and "{}" in value for value in table.values())
+
+
+@contextmanager
+def missing_names_explained(cfg: CfgNode) -> Iterator[None]:
+    """Says where a name is missing that other people's files look up, in a table or in `cfg`."""
+    name = cfg.DATASET.NAME
+    try:
+        yield
+    except KeyError as error:
+        if error.args != (name,):
+            raise
+        raise ConfigError(
+            f"{_place(error)}: nothing is there for the data set {name!r} (DATASET.NAME); add it "
+            "to the table that this line looks into"
+        ) from error
+    except AttributeError as error:
+        if traceback.extract_tb(error.__traceback__)[-1].filename != yacs.config.__file__:
+            raise
+        raise ConfigError(
+            f"{_place(error)}: there is no setting {error}; declare it in a file beside the "
+            "trainer's, or put its repository's train.py there (docs/porting.md)"
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """Returns file, line and text of where an error was made."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [frame for frame in frames if frame.filename != yacs.config.__file__][-1]
+    return f"{frame.filename}, line {frame.lineno}, `{frame.line}`"
