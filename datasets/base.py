@@ -101,9 +101,9 @@ class BenchmarkDataset(DatasetBase):
             check_split(type(self).__name__, split)
             self.split_digest = split_digest(self, split)
             train, val, test = self.draw_few_shots(cfg, split)
-        train, val, test = self.subsample_classes(
-            train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES
-        )
+        self.all_class_names = self.get_lab2cname(train)[1]  # other people's LASP asks for it
+        chosen = cfg.DATASET.SUBSAMPLE_CLASSES
+        train, val, test = self.subsample_classes(train, val, test, subsample=chosen)
         super().__init__(train_x=train, val=val or None, test=test)
         self.provenance = {"split_digest": self.split_digest, "few_shot": self.few_shot_info}
 

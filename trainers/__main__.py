@@ -28,6 +28,7 @@ from dassl.utils.files import listed, user_cache_home
 from dassl.utils.logger import quiet, talking
 from dassl.utils.parsers import Parser
 from dassl.utils.plugins import lines_for_a_gpu, settings_file
+from encoders.openai import WIDE
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Namespace(
@@ -89,10 +90,8 @@ def _findings(path: Path, opts: list[str]) -> Iterator[tuple[str, str]]:
     if not names:
         yield "trainers", "none registered here: what this file has is for others"
     if lines := lines_for_a_gpu(path):
-        need = (
-            "" if torch.cuda.is_available() else "; this machine has none: write .to(self.device)"
-        )
-        yield "GPU", f"asked for in line {listed(lines, 9)}{need}"
+        instead = "" if torch.cuda.is_available() else "; this machine has none: it is the CPU"
+        yield "GPU", f"asked for in line {listed(lines, 9)}{instead}"
     for name in names:
         yield "trainers", name
         yield from _about(name, path, tree, opts)
@@ -129,10 +128,13 @@ def _not_installed(tree: ast.Module, path: Path) -> Iterator[str]:
 def _about(name: str, path: Path, tree: ast.Module, opts: list[str]) -> Iterator[tuple[str, str]]:
     try:
         TRAINER_REGISTRY.get(name)
-        cfg = train.setup_cfg(Namespace(**vars(TINY), trainer=name, opts=opts))
+        with quiet():
+            cfg = train.setup_cfg(Namespace(**vars(TINY), trainer=name, opts=opts))
     except UserError as error:
         yield "settings", f"! {error}"
         return
+    if cfg.MODEL.BACKBONE.NAME == WIDE:
+        yield "widths", f"those of ViT-B/16 are fixed: in place of the CLIP tiny comes {WIDE}"
     if trainers.has_own_settings(name):
         yield "settings", f"declared by {_shown((settings_file(path) or path).resolve())}"
     missing = {key: line for key, line in _keys(tree) if not _has(cfg, key)}
@@ -165,10 +167,23 @@ def _has(cfg: CfgNode, key: str) -> bool:
 
 
 def _dry_run(name: str, cfg: CfgNode, opts: list[str]) -> str:
-    """Takes two steps on the base classes of Digits, on the embedded CLIP, and tests on the new."""
-    if not torch.cuda.is_available():
-        half = (key for key in cfg.TRAINER if "PREC" in getattr(cfg.TRAINER[key], "keys", dict)())
-        opts = [*(text for key in half for text in (f"TRAINER.{key}.PREC", "fp32")), *opts]
+    """Tries a trainer, and in float32 too if it does not run as it is set."""
+    tried, error = _tried(name, opts)
+    half = [key for key in cfg.TRAINER if "PREC" in getattr(cfg.TRAINER[key], "keys", dict)()]
+    if error and half and not torch.cuda.is_available():
+        full = [text for key in half for text in (f"TRAINER.{key}.PREC", "fp32")]
+        tried, still = _tried(name, [*full, *opts])
+        tried += f", with PREC fp32 (as set: {error})"
+        error = still and error
+    return f"! {error}" if error else f"two steps on Digits with the CLIP tiny: {tried}"
+
+
+def _tried(name: str, opts: list[str]) -> tuple[str, str]:
+    """Takes two steps on the base classes of Digits, on the embedded CLIP, and tests on the new.
+
+    Returns:
+        What came out, and the error.
+    """
     common = {**vars(TINY), "trainer": name, "opts": [*TWO_STEPS, *opts]}
     said = io.StringIO()
     data = user_cache_home() / "data"
@@ -182,9 +197,9 @@ def _dry_run(name: str, cfg: CfgNode, opts: list[str]) -> str:
             with quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 accuracies = train.main(base), train.main(new)
         except Exception as error:  # whatever a foreign file does wrong
-            return f"! {_in_a_line(error)}"
+            return "", _in_a_line(error)
     shown = " and ".join("none" if a is None else f"{a:.1f}%" for a in accuracies)
-    return f"two steps on Digits with the CLIP tiny: {shown} on base and new classes"
+    return f"{shown} on base and new classes", ""
 
 
 def _shown(path: Path) -> Path:

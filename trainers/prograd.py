@@ -23,6 +23,7 @@ from yacs.config import CfgNode
 from yacs.config import CfgNode as CN
 
 from dassl.engine import TRAINER_REGISTRY
+from dassl.optim.aligned import aligned
 from trainers.clip_trainer import frozen_clip
 from trainers.custom_clip import cosine_logits
 from trainers.hand_written import GuidedCLIP, GuidedTrainer
@@ -74,11 +75,3 @@ class ProGrad(GuidedTrainer):
         for parameter, g_d, g_g in zip(learned, domain_gradients, general_gradients):
             parameter.grad = aligned(g_d, g_g, strength)
         return loss.detach(), logits.detach()
-
-
-def aligned(g_d: Tensor, g_g: Tensor, strength: float) -> Tensor:
-    """Returns G for a parameter's two gradients; see the head of this file."""
-    conflict = torch.clamp((g_d * g_g).sum(), max=0)  # 0 where they agree
-    return (
-        g_d - strength * conflict / (g_g * g_g).sum().clamp_min(torch.finfo(g_g.dtype).tiny) * g_g
-    )

@@ -8,9 +8,9 @@ as those trainers expect. Designs, by "trainer":
   `visual.VPT` stands behind the patches; up to a depth, `resblocks.i.VPT_shallow` takes the place
   of what the block before made of its vectors. In the text tower vectors stand behind the start
   token; those of the first block are the prompt learner's.
-- MaPLe (2210.03117, eq. 4 to 9): the trainer brings all vectors. Blocks take and return a list,
-  [tokens, deep prompts, how many of these were used]; the image tower is called as
-  `visual(image, first prompts, deep prompts)`.
+- MaPLe (2210.03117, eq. 4 to 9), or any with a "maple_length": the trainer brings all vectors.
+  Blocks take and return a list, [tokens, deep prompts, how many of these were used]; the image
+  tower is called as `visual(image, first prompts, deep prompts)`.
 
 All other names are OpenAI's. Shapes: B prompts or images, L tokens, N prompts, D width.
 """
@@ -67,15 +67,16 @@ def build_model(
         (int(design.get(f"{tower}_depth", 0)), int(design.get(f"{tower}_ctx", 0)))
         for tower in ("language", "vision")
     )
+    coupled = name == "MaPLe" or "maple_length" in design
     learns = text[0] > 0 or image[0] > 0
     if name not in DESIGNS and learns:
         raise ConfigError(not_one_of('"trainer" of design_details', name, DESIGNS))
-    if (name == "MaPLe" or image[0]) and not hasattr(model.visual, "class_embedding"):
+    if (coupled or image[0]) and not hasattr(model.visual, "class_embedding"):
         raise ConfigError(
             f"the design {name!r} puts prompts behind the patches of an image, which a ResNet has "
             "not; expected a vision transformer, such as ViT-B/16."
         )
-    if name == "MaPLe":
+    if coupled:
         _replace_blocks(model.transformer, CoupledBlock, _behind_start)
         _replace_blocks(model.visual.transformer, CoupledBlock, _behind_patches)
         model.visual = PromptedVision(model.visual)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dassl.engine import identity
 from dassl.engine.record import precision_of
+from dassl.optim.aligned import aligned
 from dassl.utils import (
     CheckpointError,
     MissingFileError,
@@ -344,6 +345,28 @@ class TrainerBase:
         """One optimizer step on `loss`."""
         self.model_zero_grad(names)
         self.model_backward(loss)
+        self.model_update(names)
+
+    def prograd_backward_and_update(
+        self,
+        loss_a: Tensor,
+        loss_b: Tensor,
+        lambda_: float = 1,
+        names: str | list[str] | None = None,
+    ) -> None:
+        """One optimizer step on `loss_a` that does not work against `loss_b`.
+
+        Trainers that were written for ProGrad's own Dassl call it (arXiv 2205.14865, section 3.2).
+        """
+        models = (self._models[name] for name in self.get_model_names(names))
+        learned = [p for model in models for p in model.parameters() if p.requires_grad]
+        self.model_zero_grad(names)
+        self.detect_anomaly(loss_b)
+        general = torch.autograd.grad(loss_b, learned, retain_graph=True, allow_unused=True)
+        self.model_backward(loss_a)
+        for parameter, along in zip(learned, general):
+            if parameter.grad is not None and along is not None:
+                parameter.grad = aligned(parameter.grad, along, lambda_)
         self.model_update(names)
 
 

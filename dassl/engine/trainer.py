@@ -21,6 +21,7 @@ from dassl.engine import step_reports
 from dassl.engine.base import TrainerBase
 from dassl.engine.identity import identity_of
 from dassl.engine.keeper import CANNOT_GO_ON, ProgressKeeper
+from dassl.engine.others import complete_templates
 from dassl.engine.progress import forget_progress
 from dassl.engine.record import (
     accuracy_if_finished,
@@ -76,7 +77,10 @@ class SimpleTrainer(TrainerBase):
         self.output_dir = cfg.OUTPUT_DIR
         self.cfg = cfg
         self.build_data_loader()
+        complete_templates(self, cfg.DATASET.NAME)
         self.build_model()
+        if device_of(cfg).type == "cpu":
+            self.device = device_of(cfg)  # somebody may have set a GPU that is not there
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -math.inf
         self._unread_losses: list[tuple[int, Tensor]] = []  # (batch, loss), on a GPU
@@ -115,6 +119,9 @@ class SimpleTrainer(TrainerBase):
             logger.info(f"{what}: nothing is left to do")
             forget_progress(self.output_dir)
             return self._finished
+        if not self._models and type(self).forward_backward is TrainerBase.forward_backward:
+            logger.info(f"{type(self).__name__} has nothing to train")
+            return self.test()
         with self._keeper.signals:
             try:
                 return super().train(self.start_epoch, self.max_epoch)

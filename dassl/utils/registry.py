@@ -56,10 +56,11 @@ class Registry:
         if name not in self._obj_map:
             raise UnknownNameError(not_one_of(f"{self._name} name", name, self.registered_names()))
         if name in self._rivals:
-            files = f"{file_of(self._obj_map[name])} and {self._rivals[name]}"
+            one, other = file_of(self._obj_map[name]), self._rivals[name]
             raise ConfigError(
-                f"{self._name} name {name!r} is registered by two files, {files}. Keep one of "
-                "them, give one of the classes another name, or register one with force=True."
+                f"{self._name} name {name!r} is registered by two files, {one} and {other}. Move "
+                f"one in place of the other (mv {one} {other}), give a class another name, or "
+                "register one with force=True."
             )
         return self._obj_map[name]
 

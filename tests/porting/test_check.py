@@ -44,6 +44,19 @@ def test_one_that_runs(page):
     assert "two steps on Digits with the CLIP tiny: " in shown
 
 
+def test_what_is_taken_for_granted(page):
+    """A GPU, the widths of ViT-B/16; half precision in what cannot compute in it."""
+    line = "cfg = self.cfg\n"
+    text = HEAD.replace(line, f"{line}        nn.Linear(512, 1).cuda()\n        HALF\n")
+    text = text.replace("HALF", "assert cfg.TRAINER.COOP.PREC == 'fp32', 'no half here'")
+    code, shown = page(text)
+    assert code == 0 and "asked for in line 15; this machine has none: it is the CPU" in shown
+    assert (
+        "widths     those of ViT-B/16 are fixed: in place of the CLIP tiny comes tiny-512" in shown
+    )
+    assert "with PREC fp32 (as set: AssertionError: no half here (" in shown
+
+
 TROUBLE = {
     "library": (f"import no_such_library\n{HEAD}", "line 1: no_such_library is not here: pip"),
     "setting": (
@@ -52,7 +65,6 @@ TROUBLE = {
     ),
     "name": (HEAD.replace("MiniHead", "CoOp"), "'CoOp' is registered by two files"),
     "fault": (HEAD.replace("loss = F", "loss = 1 / 0  # F"), "! ZeroDivisionError: division by"),
-    "GPU": (HEAD.replace("return batch", "return batch['img'].cuda(), batch"), "GPU        asked"),
 }
 
 
@@ -62,6 +74,12 @@ def test_one_that_does_not(page, what: str):
     code, shown = page(text)
     assert expected in shown
     assert code == 1 and shown.endswith("It does not run as it is: see the lines with '!'.\n")
+
+
+def test_nothing_to_learn(page):
+    start, end = HEAD.index("        self.optim"), HEAD.index("    def parse_batch_train")
+    code, shown = page(HEAD[:start] + HEAD[end:])
+    assert code == 0 and "two steps on Digits with the CLIP tiny: " in shown
 
 
 def test_parts_of_others(page):

@@ -1,14 +1,18 @@
-"""What somebody else's file lacks is said in a line; the record says in what a run computed."""
+"""What somebody else's file lacks is supplied, or said in a line; what precision a record has."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from dassl.utils import ConfigError
 from dassl.utils.plugins import lines_for_a_gpu
+from dassl.utils.without_gpu import keep_on_the_cpu
 from tests.porting.conftest import FEW, FILES, record
 from tests.runs import run
 
@@ -52,13 +56,69 @@ def test_other_faults_are_left_as_they_are(foreign, digits: Path, tmp_path: Path
 
 def test_a_gpu_that_is_not_there(foreign, digits: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    text = f"import torch\nfrom beside import moved\n{changed('torch.zeros(1).cuda()')}"
+    text = f"import torch\nfrom beside import moved\n{changed('moved(torch.zeros(1).cuda())')}"
     (tmp_path / "beside.py").write_text("def moved(x):\n    return x.cuda()\n")
-    with pytest.raises((AssertionError, RuntimeError)):
-        trained(foreign, digits, tmp_path / "out", text)
+    trained(foreign, digits, tmp_path / "out", text)
     said = capsys.readouterr().out
-    assert "changed.py asks for a GPU in line 17, and this run has none: it will fail there" in said
+    assert "changed.py asks for a GPU in line 17, and this run has none: what it puts there" in said
     assert "beside.py asks for a GPU in line 2," in said
+    with torch.device("meta"):
+        assert torch.zeros(1).is_meta, "other modes go on"
+
+
+@pytest.mark.parametrize("cuda", ["cuda", "cuda:1", torch.device("cuda:0")])
+def test_what_is_put_on_a_gpu_that_is_not_there(cuda: str | torch.device):
+    layer = nn.Linear(2, 2)
+    keep_on_the_cpu(True)
+    try:
+        placed = [
+            *(torch.zeros(1).cuda(), torch.zeros(1).to(cuda), torch.zeros(1).to(device=cuda)),
+            *(torch.zeros(1, device=cuda), torch.tensor([1.0], device=cuda)),
+            *(torch.zeros(1).to(cuda, torch.float16), torch.zeros(1).new_ones(1, device=cuda)),
+            *(layer.cuda().weight, layer.to(cuda).weight, layer.to(device=cuda).bias),
+        ]
+    finally:
+        keep_on_the_cpu(False)
+    assert {tensor.device.type for tensor in placed} == {"cpu"}
+    assert placed[5].dtype == torch.float16
+    if not torch.cuda.is_available():
+        with pytest.raises((AssertionError, RuntimeError)):
+            torch.zeros(1).cuda()
+
+
+def test_half_precision_on_a_cpu():
+    """Products are summed in float32; what does not fit together still does not."""
+    x, weight = (torch.randn(3, 8, generator=torch.manual_seed(i)).half() for i in (0, 1))
+    attention, tokens = nn.MultiheadAttention(8, 2).half().eval(), torch.randn(4, 2, 8).half()
+    with torch.no_grad():
+        exact = x.float() @ weight.float().T
+        before = attention(tokens, tokens, tokens)
+        keep_on_the_cpu(True)
+        try:
+            after = attention(tokens, tokens, tokens)
+            found = F.linear(x, weight), x @ weight.T, torch.matmul(x, weight.mT), x.mm(weight.T)
+            with pytest.raises(RuntimeError, match="dtype"):
+                x @ weight.T.float()
+        finally:
+            keep_on_the_cpu(False)
+    assert all(torch.equal(product, exact.half()) for product in found)
+    for one, other in zip(before, after):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
+
+
+TABLES = """
+WORDS = {'ImageNet': 'a {}', 'EuroSAT': 'the {}'}
+FOLDERS, ANIMALS, NONE = {'ImageNet': 'imagenet'}, {'cat': 'a {}'}, {}
+"""
+
+
+def test_templates_without_the_data_set(foreign, digits: Path, tmp_path: Path, capsys):
+    line = "assert WORDS[cfg.DATASET.NAME] == 'a photo of a {}.'"
+    trained(foreign, digits, tmp_path / "out", changed(line) + TABLES)
+    said = capsys.readouterr().out
+    assert "WORDS of " in said and "'Digits'; its own template is taken, 'a photo of a {}.'" in said
+    theirs = sys.modules["trainers.changed"]
+    assert not any("Digits" in table for table in (theirs.FOLDERS, theirs.ANIMALS, theirs.NONE))
 
 
 def test_lines_that_ask_for_a_gpu(tmp_path: Path):
@@ -68,15 +128,18 @@ def test_lines_that_ask_for_a_gpu(tmp_path: Path):
         "b.to('cuda:0')",
         "c(device='cuda')",
         "d.to(device)",
+        "g = torch.device('cuda:0')",
         "e = 'cuda'",
         "f.cpu()",
     ]
     path.write_text("\n".join(lines))
-    assert lines_for_a_gpu(path) == [1, 2, 3]
+    assert lines_for_a_gpu(path) == [1, 2, 3, 5]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32", "amp"])
-def test_recorded_precision_is_what_ran(foreign, digits: Path, tmp_path: Path, precision: str):
+def test_recorded_precision_is_what_ran(
+    foreign, digits: Path, tmp_path: Path, capsys, precision: str
+):
     foreign("mini_coop")
     common = {"trainer": "MiniCoOp", "dataset": "digits", "recipe": "tiny"}
     run(
@@ -90,6 +153,8 @@ def test_recorded_precision_is_what_ran(foreign, digits: Path, tmp_path: Path, p
         epoch=1,
         **common,
     )
+    said = capsys.readouterr().out
+    assert ("MiniCoOp is in half precision, on a CPU: " in said) == (precision == "fp16")
     ran = "fp32" if precision == "amp" and not torch.cuda.is_available() else precision
     assert record(tmp_path)["precision"] == ran
 

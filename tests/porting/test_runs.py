@@ -26,6 +26,13 @@ TRAINERS = {  # file, class → folder of its checkpoints, what it learns
             *("image_encoder.VPT", "image_encoder.transformer.resblocks.1.VPT_shallow"),
         },
     ),
+    ("mini_wide", "MiniWide"): (
+        "prompt_learner",
+        {
+            *("ctx", "deep.0"),
+            *(f"couplings.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")),
+        },
+    ),
     ("mini_maple", "MiniMaPLe"): (
         "MultiModalPromptLearner",
         {
@@ -36,7 +43,13 @@ TRAINERS = {  # file, class → folder of its checkpoints, what it learns
 }
 
 
-@pytest.mark.parametrize(("file", "name"), TRAINERS, ids=[name for _, name in TRAINERS])
+SLOW = ("MiniWide",)  # of full width
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [pytest.param(*it, id=it[1], marks=[pytest.mark.slow] * (it[1] in SLOW)) for it in TRAINERS],
+)
 def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str):
     foreign(file)
     common = {"trainer": name, "dataset": "digits", "recipe": "tiny"}
@@ -55,6 +68,7 @@ def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str
     base, new = record(out), record(again)
     assert (base["classes"], new["classes"]) == ("base", "new")
     assert base["trainer"] == new["trainer"] == name and new["total"] > 0
+    assert base["backbone"] == new["backbone"] == ("tiny-512" if name == "MiniWide" else "tiny")
     assert TRAINER_REGISTRY.get(name).__module__ == f"trainers.{file}"
 
 

@@ -43,10 +43,14 @@ def setup_cfg(args):
     cfg.DEVICE = "cpu"
     cfg.OPTIM.LR = 99.0
     cfg.NO.SUCH = 1
+    if args.more_words:
+        cfg.WORDS = args.more_words
     return cfg
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--more-words", type=str, default="x", help="of the prompt")
     raise SystemExit("the program ran")
 """
 
@@ -67,7 +71,7 @@ def test_found_beside_the_trainer(foreign, monkeypatch, name: str):
     monkeypatch.delenv("TOUCHED", raising=False)
     foreign("mini_head", **{name: TRAIN})
     cfg = settings("MiniHead", "TRAINER.MINI.DEPTH", "2")
-    assert (cfg.TRAINER.MINI.DEPTH, cfg.DEVICE) == (2, "cpu")
+    assert (cfg.TRAINER.MINI.DEPTH, cfg.DEVICE, cfg.WORDS) == (2, "cpu", "x")
     assert (cfg.OPTIM.NEW_LR, cfg.OPTIM.LR) == (0.25, 0.125)
     assert "TOUCHED" not in os.environ
 

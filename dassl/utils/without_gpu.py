@@ -1,0 +1,77 @@
+"""Other people's trainers on a run without a GPU, which many of them take for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+# On a CPU most of these take 5 to 30 times as long in half precision as in float32.
+PRODUCTS = (
+    *(F.linear, F.conv2d, F.multi_head_attention_forward, F.scaled_dot_product_attention),
+    *(torch.matmul, torch.bmm, torch.mm, torch.einsum),
+    *(Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.mm),
+)
+
+
+class OnTheCPU(TorchFunctionMode):
+    """Takes a GPU that torch is asked for to be the CPU; sums half-precision products in float32.
+
+    The latter is what GPUs do; the results are rounded to half precision as there.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is Tensor.cuda:
+            return args[0]
+        if "device" in kwargs:
+            kwargs["device"] = _on_cpu(kwargs["device"])
+        if func is Tensor.to:
+            args = tuple(map(_on_cpu, args))
+        elif func in PRODUCTS and _all_half((*args, *kwargs.values())):
+            args = tuple(map(_to_full, args))
+            kwargs = {key: _to_full(value) for key, value in kwargs.items()}
+            return _to_half(func(*args, **kwargs))
+        return func(*args, **kwargs)
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, (str, torch.device)) and torch.device(value).type == "cuda":
+        return torch.device("cpu")
+    return value
+
+
+def _all_half(values: tuple) -> bool:
+    dtypes = {value.dtype for value in values if isinstance(value, Tensor)}
+    return torch.float16 in dtypes and not dtypes & {torch.float32, torch.float64}
+
+
+def _to_full(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
+
+
+def _to_half(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_to_half, value))
+    return value.half() if isinstance(value, Tensor) else value
+
+
+_now: list[OnTheCPU] = []
+
+
+def keep_on_the_cpu(wanted: bool) -> None:
+    """From now on, this thread does what `OnTheCPU` says, or no longer.
+
+    A trainer is built here and run elsewhere, so there is no block that it could be a context of.
+    """
+    if wanted and not _now:
+        _now.append(OnTheCPU())
+        _now[0].__enter__()
+    elif _now and not wanted:
+        _now.pop().__exit__(None, None, None)
