@@ -13,8 +13,8 @@ import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and it
 
 import importlib.util
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -63,7 +63,41 @@ PUBLIC_SETTINGS = {
 
 if __path__[0] not in sys.path:
     sys.path.append(__path__[0])  # "from utils_x import ...", where utils_x.py is beside a trainer
-modules, failed_imports = import_files(__name__, __path__)
+
+
+@contextmanager
+def own_clip(path: Path) -> Iterator[None]:
+    """Around the import of a trainer's file `x.py`, `clip` is the folder x_clip/ beside it, if any.
+
+    So each of several repositories that changed CLIP has its own.
+    """
+    folder = path.with_name(f"{path.stem}_clip")
+    if not folder.is_dir():
+        yield
+        return
+    others = _taken_out("clip")
+    init = folder / "__init__.py"
+    spec = importlib.util.spec_from_file_location(
+        "clip", init, submodule_search_locations=[str(folder)]
+    )
+    package = sys.modules["clip"] = importlib.util.module_from_spec(spec)
+    try:
+        if init.is_file():
+            spec.loader.exec_module(package)
+        yield
+    finally:
+        for name, module in _taken_out("clip").items():
+            sys.modules[f"{__name__}.{path.stem}_{name}"] = module
+        sys.modules.update(others)
+
+
+def _taken_out(package: str) -> dict[str, ModuleType]:
+    """Takes a package and all in it out of what is imported, and returns it."""
+    names = [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+modules, failed_imports = import_files(__name__, __path__, own_clip)
 
 
 def _name_the_embedded_clip() -> None:
@@ -141,7 +175,8 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with own_clip(path):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[spec.name], modules[name]
         raise

@@ -10,7 +10,7 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache, reduce
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,9 @@ PLUGIN_PACKAGES = ("datasets", "trainers")
 
 
 def import_files(
-    package: str, folders: Iterable[str]
+    package: str,
+    folders: Iterable[str],
+    around: Callable[[Path], AbstractContextManager] = lambda path: nullcontext(),
 ) -> tuple[dict[str, ModuleType], dict[str, Exception]]:
     """Imports every file of a package, in the order of their names.
 
@@ -35,6 +37,7 @@ def import_files(
     Args:
         package: its `__name__`.
         folders: its `__path__`.
+        around: file → what to do around its import.
 
     Returns:
         {name: module}, and {file name: why it could not be imported}.
@@ -47,7 +50,8 @@ def import_files(
                 failed[f"{info.name}.py"] = ImportError(f"the folder {info.name}/ hides it")
             continue
         try:
-            modules[info.name] = importlib.import_module(f"{package}.{info.name}")
+            with around(Path(info.module_finder.path, f"{info.name}.py")):
+                modules[info.name] = importlib.import_module(f"{package}.{info.name}")
         except Exception as error:  # whatever a foreign file does wrong
             failed[f"{info.name}.py"] = error
     return modules, failed

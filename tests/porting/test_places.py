@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import trainers
 from dassl.utils.results import config_digest
 from encoders.openai import PACKAGE
 from tests.porting.conftest import FEW, FILES, python
@@ -64,6 +65,24 @@ def test_a_clip_folder_in_the_root(clone: Path, digits: Path, tmp_path: Path):
         assert done.returncode == 0, done.stderr
         assert (tmp_path / trainer / "results.jsonl").exists()
     assert list((tmp_path / "downloads").glob("*.pt"))
+
+
+def test_a_clip_folder_for_one_trainer(foreign, tmp_path: Path):
+    """Beside its file, as NAME_clip/: the other trainers have the one that all have."""
+    installed = Path(sys.modules[PACKAGE].__file__).parent
+    shutil.copytree(installed, tmp_path / "mini_own_clip")
+    with (tmp_path / "mini_own_clip/model.py").open("a") as file:
+        file.write("\n\ndef build_model(state_dict):\n    return 'theirs'\n")
+    text = "from clip import clip\nfrom clip.model import build_model\n"
+    foreign("mini_own", mini_own=text + "assert build_model({}) == clip.build_model({})\n")
+    theirs = trainers.modules["mini_own"].clip
+    assert theirs.build_model({}) == "theirs" and theirs._MODELS["tiny-512"].startswith("file:")
+    foreign("other", other="from clip import clip\n")
+    assert trainers.modules["other"].clip.__file__.endswith("compat/clip/clip.py")
+    (tmp_path / "mini_own_clip/clip.py").write_text("1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        foreign("mini_own")
+    assert sys.modules["clip.clip"] is trainers.modules["other"].clip
 
 
 def test_files_that_are_not_ours_are_left_out_of_tests_of_ours(tmp_path: Path):
