@@ -24,7 +24,8 @@ from sweep.report.charts import slots_of
 from sweep.report.html import sections
 from sweep.report.show import grids_of
 
-MOST = 12
+MOST = 12  # runs
+NAMED = 3  # datasets in the page's title
 
 
 EXAMPLES = {
@@ -81,8 +82,11 @@ def page(
     slots = slots_of(list(dict.fromkeys(one.name for one in settings)))
     first = [one.runs[0] for one in settings]
     shown = first[:most]
-    datasets = ", ".join(dict.fromkeys(one.dataset for one in runs))
-    about = f"{counted(len(runs), 'run')}. A heading sorts its table."
+    names = list(dict.fromkeys(one.dataset for one in runs))
+    few = len(names) <= NAMED
+    datasets = ", ".join(names) if few else f"{len(names)} datasets"
+    about = f"{counted(len(runs), 'run')}{'' if few else ' on ' + ', '.join(names)}. "
+    about += "A heading sorts its table."
     if len(shown) < len(runs):
         about += (
             f" Curves and what follows them show {counted(len(shown), 'run')}, the first seed of "

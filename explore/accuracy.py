@@ -19,6 +19,7 @@ from sweep.report.stats import Value, harmonic_value, value
 BASELINE = "ZeroshotCLIP"
 MOST_CELLS = 100_000  # of tables of classes, some 5 MB
 LEAST_CLASSES = 20  # of a test
+UNFOLDED = 4  # tables of classes; of more, the first alone is open
 MEANINGS = {
     "base": "Accuracy on the first half of the classes, which were trained on.",
     "new": "Accuracy on the second half, which the training did not see.",
@@ -141,10 +142,12 @@ def by_class(settings: Sequence[Setting]) -> Section:
     for test, counted in tests.items():
         zero = _baseline(settings, next(iter(counted)))
         labels = list(next(iter(counted.values())))
-        shown = max(LEAST_CLASSES, int(share * len(labels)))
-        blocks += _by_class(
-            test, counted, zero, _most_differing(labels, [*counted.values(), zero], shown)
-        )
+        few = max(LEAST_CLASSES, int(share * len(labels)))
+        chosen = _most_differing(labels, [*counted.values(), zero], few)
+        folded = bool(blocks) and len(tests) > UNFOLDED
+        blocks.append(_by_class(test, counted, zero, chosen, folded))
+        if not zero:
+            blocks.append(needs.zero_shot(next(iter(counted)).runs[0]))
     if not blocks:
         about = "No run's record counts the images of each class: its evaluator does not."
     return Section("Classes", "Accuracy by class", blocks, about)
@@ -192,8 +195,12 @@ def _baseline(settings: Sequence[Setting], setting: Setting) -> Classes:
 
 
 def _by_class(
-    test: tuple[str, str], counted: dict[Setting, Classes], zero: Classes, labels: Sequence[int]
-) -> list[Block]:
+    test: tuple[str, str],
+    counted: dict[Setting, Classes],
+    zero: Classes,
+    labels: Sequence[int],
+    folded: bool,
+) -> Table:
     others = {
         one: found for one, found in counted.items() if not zero or one.runs[0].trainer != BASELINE
     }
@@ -213,10 +220,7 @@ def _by_class(
     title = where(test)
     if len(labels) < len(all_classes):
         title += f": {len(labels):,} of them"
-    blocks: list[Block] = [Table(title, columns, rows, "The run has no images of the class.")]
-    if not zero:
-        blocks.append(needs.zero_shot(next(iter(others)).runs[0]))
-    return blocks
+    return Table(title, columns, rows, "The run has no images of the class.", folded)
 
 
 def _class_row(

@@ -100,7 +100,9 @@ def _drawn_line(line: Line, x_at, y_at) -> list[Markup]:
     if len(places) > 1:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         drawn.append(
-            Markup('<polyline class="line l{}{}" points="{}"/>').format(line.slot, dashed, path)
+            Markup('<polyline class="line l{}{}" points="{}"><title>{}</title></polyline>').format(
+                line.slot, dashed, path, shown(line.label)
+            )
         )
     if len(places) <= 40:
         kind = f"l{line.slot}" if line.dashed else f"f{line.slot}"

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
+TALL = 60  # rows; the tables of papers have fewer
+
 
 @dataclass(frozen=True)
 class Column:
@@ -58,13 +60,24 @@ class Table:
     Attributes:
         title: its caption.
         empty: what an empty cell means.
+        folded: whether it is shown only if the reader asks.
     """
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     empty: str = ""
+    folded: bool = False
     kind: ClassVar[str] = "table"
+
+    @property
+    def tall(self) -> bool:
+        """Whether it scrolls in a window of its own, below its headings."""
+        return len(self.rows) > TALL
+
+    @property
+    def caption(self) -> str:
+        return f"{self.title} ({len(self.rows):,} rows, which scroll)" if self.tall else self.title
 
     @property
     def explained(self) -> list[Column]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pages import Cell, Column, Page, Section, Table, render
 from tests.pages.browser import opened
 from tests.pages.pieces import page_of
 
@@ -53,6 +54,39 @@ def test_headings_sort_numbers_as_numbers_and_put_empty_cells_last(tmp_path: Pat
     assert names == ["ant", "bear", "cat"]
     assert reverse == ["cat", "bear", "ant"]
     assert marks == ["descending", None]
+
+
+LONG = """
+const box = document.querySelector('.tall'), heads = [...box.querySelectorAll('th')];
+heads[1].querySelector('button').click();
+box.scrollTop = box.scrollHeight; box.scrollLeft = box.scrollWidth;
+const outer = box.getBoundingClientRect(), place = e => e.getBoundingClientRect();
+const first = box.querySelector('tbody tr').cells, folded = document.querySelector('details.table');
+const hidden = !folded.querySelector('td').checkVisibility();
+folded.open = true;
+document.title = JSON.stringify([
+  outer.height < 700, Math.round(place(heads[1]).top - outer.top),
+  Math.round(place(first[0]).left - outer.left), first[1].textContent,
+  hidden, folded.querySelector('td').checkVisibility(),
+]);
+"""
+
+
+def test_a_long_table_keeps_its_headings_and_a_folded_one_opens(tmp_path: Path):
+    columns = [Column("class"), *(Column(f"number {k}", number=True) for k in range(30))]
+    rows = [
+        [
+            Cell(f"class {i}"),
+            *(Cell(f"{(i * 7 + k) % 1000:,}", (i * 7 + k) % 1000) for k in range(30)),
+        ]
+        for i in range(1000)
+    ]
+    blocks = [Table("long", columns, rows), Table("folded", columns, rows[:2], folded=True)]
+    html = render(Page("title", "about", [Section("a", "a", blocks)]))
+    dom, said = opened(html, tmp_path, LONG)
+    assert said == []
+    assert answer(dom) == [True, 0, 0, "0", True, True]
+    assert "long (1,000 rows, which scroll)" in dom
 
 
 @pytest.mark.parametrize("name", ['<b>&"', "<script>document.title = 'obeyed'</script>"])
