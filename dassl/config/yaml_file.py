@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"config file {path} does not exist")
     try:
-        loader = yaml.SafeLoader(_text(path))
-        try:
-            root = loader.get_single_node()
-            if root is not None:
-                _Check(path).values_in(root, 0)
-            tree = loader.construct_document(root) if root is not None else None
-        finally:
-            loader.dispose()
+        tree = deepcopy(_tree(path, _text(path)))
     except UserError:
         raise
     except yaml.YAMLError as error:
@@ -66,6 +61,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds {type(tree).__name__}; expected KEY: value lines")
     return tree
+
+
+@lru_cache(maxsize=256)  # the runs of a plan share a few files
+def _tree(path: Path, text: str) -> Any:
+    """Returns what a text holds; `path` is for messages."""
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _Check(path).values_in(root, 0)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def _text(path: Path) -> str:
