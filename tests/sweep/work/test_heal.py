@@ -143,17 +143,19 @@ OF_ANOTHER = {
 }
 STATES = "progress*.pt"  # the newest and the one before
 NEEDED = (STATES, "run.json", "config.yaml")
-OF_A_CUT_RUN = (
-    *NEEDED,
+OTHERS = (
     *("progress.pt", "prompt_learner/checkpoint", "prompt_learner/model.pth.tar-2"),
-    *("results.jsonl", "error.txt", "lock", "log.txt"),
+    *("error.txt", "lock", "log.txt"),
+)
+OF_A_CUT_RUN = (
+    *((name, kind) for name in (*NEEDED, "results.jsonl") for kind in DAMAGE),
+    *((name, kind) for name in OTHERS for kind in ("cut", "binary", "missing", "folder", "pipe")),
 )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("output", ["cut"], indirect=True)
-@pytest.mark.parametrize("kind", DAMAGE)
-@pytest.mark.parametrize("name", OF_A_CUT_RUN)
+@pytest.mark.parametrize(("name", "kind"), OF_A_CUT_RUN)
 def test_an_interrupted_run_ends_with_its_numbers(
     name: str, kind: str, output: Path, whole: Path, data: Path
 ):
