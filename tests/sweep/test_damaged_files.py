@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ RUN, OTHER = (run for run in REQUEST.runs() if run.trains)
 ACCURACY, OTHERS = 61.25, 70.5
 FILES = ("results.jsonl", "run.json", "config.yaml", "error.txt")
 FEW = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -52,6 +53,7 @@ def output(intact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(intact, tmp_path / "out"))
 
 
+@cache
 def valid(name: str) -> bytes:
     """What such a file may hold, to be mutated."""
     content = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dassl.utils.cli import run_cli
 from sweep.cli import main
 from sweep.plan.run import ROOT
 
@@ -68,7 +69,7 @@ def parse(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_parse_has_upstream_s_name_and_usage(tmp_path: Path):
+def test_parse_has_upstream_s_name_and_usage(tmp_path: Path, capsys):
     for experiment, accuracies in {"exp-1": (80.0, 82.0), "exp-2": (60.0, 60.0)}.items():
         for seed, accuracy in enumerate(accuracies, 1):
             folder = tmp_path / experiment / f"seed{seed}"
@@ -78,9 +79,9 @@ def test_parse_has_upstream_s_name_and_usage(tmp_path: Path):
     one = parse(str(tmp_path / "exp-1"), "--test-log")
     assert (one.returncode, one.stderr) == (0, "")
     assert "accuracy: 81.00% ± 1.41 over 2 seeds" in one.stdout
-    several = parse(str(tmp_path), "--multi-exp", "--test-log")
-    assert "accuracy: 60.00% ± 0.00 over 2 seeds" in several.stdout
-    assert "average of 2 folders: 70.50%" in several.stdout
-    wrong = parse(str(tmp_path / "exp-3"))
-    assert wrong.returncode == 2
-    assert "exp-3 does not exist" in wrong.stderr
+    assert main(["parse", str(tmp_path), "--multi-exp", "--test-log"]) == 0
+    several = capsys.readouterr().out
+    assert "accuracy: 60.00% ± 0.00 over 2 seeds" in several
+    assert "average of 2 folders: 70.50%" in several
+    assert run_cli(lambda: main(["parse", str(tmp_path / "exp-3")])) == 2
+    assert "exp-3 does not exist" in capsys.readouterr().err
