@@ -21,6 +21,8 @@ from encoders.kernels.gemm import BACKENDS, default_backend
 
 Work = Callable[[], Any]
 TURN = 3.0  # seconds
+PRODUCTS = ((2048, 2048, 2048), (768, 512, 2048), (256, 2048, 512))  # rows, width, out
+READ = 2**27  # numbers of a tensor that no cache holds: 512 MiB
 
 
 def largest_difference(works: dict[str, Work]) -> float | None:
@@ -136,7 +138,7 @@ def count_flops(work: Work) -> int:
 
 def memory_rate(device: torch.device) -> float:
     """Returns the bytes a second at which a tensor that no cache holds is read."""
-    x = torch.ones(2**27, device=device)  # 512 MiB
+    x = torch.ones(READ, device=device)
     return x.nbytes / min(_seconds(x.sum, device) for _ in range(10))
 
 
@@ -145,7 +147,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     names = BACKENDS if default_backend(device, dtype) == "onednn" else ("torch",)
     peak = {}
     for name in names:
-        for rows, width, out in ((2048, 2048, 2048), (768, 512, 2048), (256, 2048, 512)):
+        for rows, width, out in PRODUCTS:
             x = torch.randn(rows, width, device=device, dtype=dtype)
             product = BACKENDS[name](torch.randn(out, width, device=device, dtype=dtype))
             best = min(_seconds(lambda: product(x), device) for _ in range(30))  # noqa: B023
