@@ -65,13 +65,15 @@ def start_training(*arguments: str, **settings: Any) -> subprocess.Popen:
     return forked(work, **settings)
 
 
+def popen(command: list[str], **settings: Any) -> subprocess.Popen:
+    """`subprocess.Popen` for whoever starts workers of a sweep: those are forked."""
+    if command[1:-1] != ["-m", "sweep.work.worker"]:
+        return _Popen(command, **settings)
+    return forked(lambda: worker.main(int(command[-1])), **settings)
+
+
 def start_sweep(*arguments: str, **settings: Any) -> subprocess.Popen:
     """Starts what `python -m sweep` does with these arguments; its workers are forked as well."""
-
-    def popen(command: list[str], **settings: Any) -> subprocess.Popen:
-        if command[1:-1] != ["-m", "sweep.work.worker"]:
-            return _Popen(command, **settings)
-        return forked(lambda: worker.main(int(command[-1])), **settings)
 
     def work() -> int:
         subprocess.Popen, sys.argv = popen, ["sweep", *arguments]
