@@ -31,7 +31,7 @@ def run_cli(command: Callable[[], Any]) -> int:
             try:
                 code = command()
             finally:
-                sys.stdout.flush()  # here, where it is known what to do if that fails
+                _flush()  # here, where it is known what to do if that fails
     except UserError as error:
         for line in printable(str(error), sys.stderr).split("\n"):
             # A command to type is shown as it is, to be copied.
@@ -50,6 +50,15 @@ def run_cli(command: Callable[[], Any]) -> int:
 def _open(stream: TextIO | None) -> TextIO:
     """Returns a stream, or one to nowhere for one that was closed before we began (`>&-`)."""
     return stream or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"standard output takes nothing more: {error.strerror}") from error
 
 
 def _drop_what_is_left() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dassl.utils.errors import closest
+
+_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from ([^)]*)\)")  # argparse's words
 WIDTH, GAP = 92, 3  # characters: of a line, and between a command and what it does
 
 
@@ -46,6 +50,9 @@ class Parser(argparse.ArgumentParser):
         dashed = [word for word in sys.argv[1:] if word[:1] == "-" and word != "-"]
         if named := next((word for word in dashed if Path(word).exists()), ""):
             message += f"; the file {named} is written ./{named}"
+        if choice := _CHOICE.search(message):
+            allowed = [word.strip("' ") for word in choice[2].split(",")]
+            message += f".{closest(choice[1], allowed)}"
         self.print_usage(sys.stderr)
         self.exit(2, f"error: {message}\n{self.prog} --help shows examples\n")
 

@@ -125,6 +125,12 @@ def test_exit_codes(word: str, monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == ["interrupted", "error: a mistake"]
 
 
+def test_the_nearest_subcommand(capsys):
+    with pytest.raises(SystemExit):
+        parser_of("sweep").parse_args(["statu"])
+    assert "Did you mean 'status'?" in capsys.readouterr().err
+
+
 def raising(error: BaseException) -> object:
     def parse_args(*args: object) -> None:
         raise error
@@ -147,7 +153,7 @@ def test_a_full_disk_behind_standard_output(monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "stdout", Full())
     assert run_cli(lambda: print("much")) == 2
-    assert "the disk is full" in capsys.readouterr().err
+    assert "error: standard output takes nothing more: No space" in capsys.readouterr().err
 
 
 # --- what they tell to type -----------------------------------------------------------------------
