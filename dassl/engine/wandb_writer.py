@@ -26,7 +26,7 @@ from dassl.utils.results import own_settings
 logger = get_logger(__name__)
 
 ID = "wandb_id.txt"  # in the output folder: a resumed run goes on under it
-PATIENCE = 60.0  # seconds in which what is left to send must be gone
+PATIENCE = 30.0  # seconds for the first answer, and at the end for what is left to send
 INSTALL = "pip install wandb"
 MODES = ("online", "offline", "disabled")
 
@@ -120,7 +120,7 @@ class WandbWriter:
                 return do()
         except Exception as error:  # of a network, or of somebody else's program
             self._run = None
-            reason = str(error).strip() or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
             logger.warning(
                 f"Note: Weights & Biases gets nothing more of this run, which goes on: {reason}"
             )
@@ -146,8 +146,11 @@ def _begin(cfg: CfgNode, resumed: bool) -> Any:
         resume="allow",
         dir=str(folder),
         config=own_settings(cfg, but=()),
-        # What is printed is in log.txt.
-        settings={"console": "off", "silent": PlainHandler.shown > logging.INFO},
+        settings={
+            "console": "off",  # it is in log.txt
+            "silent": PlainHandler.shown > logging.INFO,
+            "init_timeout": PATIENCE,
+        },
     )
     for part in ("train", "val", "test"):  # steps of batches and of epochs do not mix
         run.define_metric(f"{part}/*", step_metric=f"{part}/step")
