@@ -18,6 +18,7 @@ from tests.runs import ROOT
 
 FILES = Path(__file__).parent / "files"
 FEW = ("DATASET.NUM_SHOTS", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "INPUT.SIZE", "(32, 32)")
+FEW = (*FEW, "DATALOADER.TEST.BATCH_SIZE", "100")  # of 400 to 500 images
 
 
 @pytest.fixture(scope="session")
