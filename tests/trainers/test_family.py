@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,25 +144,38 @@ def test_resumed_prompts_are_those_of_one_go(trainer: str, data: Path, tmp_path:
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "amp"])
+@pytest.fixture(scope="module")
+def in_float32(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
+    """Returns a function: a method's name → what it learns in float32 on a CPU."""
+    return functools.cache(lambda trainer: learned(data, tmp_path_factory.mktemp("f"), trainer))
+
+
+def learned(data: Path, out: Path, trainer: str, precision: str = "fp32", cuda: bool = False):
+    key = f"TRAINER.{trainer.upper()}.PREC"
+    assert train(data, out, trainer, key, precision, "USE_CUDA", str(cuda)) is not None
+    return load_checkpoint(str(out / PUBLIC_NAMES[trainer][0] / "model.pth.tar-3"))["state_dict"]
+
+
 @pytest.mark.parametrize("trainer", SMALL)
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        *(("cpu", precision) for precision in ("fp16", "amp")),
+        *(pytest.param("cuda", p, marks=pytest.mark.gpu) for p in ("fp32", "fp16", "amp")),
+    ],
+)
 def test_half_precision_follows_float32(
-    device: str, trainer: str, precision: str, data: Path, tmp_path: Path, monkeypatch
+    device: str, trainer: str, precision: str, data: Path, in_float32, tmp_path: Path, monkeypatch
 ):
+    expected = in_float32(trainer)
     if device == "cpu":  # is made to compute as a GPU does
         monkeypatch.setattr(prompt_trainer, "resolve_precision", lambda prec, device, key: prec)
     scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**8)  # so that none is skipped
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)
-    found = {}
-    for name, prec, cuda in (("float", "fp32", False), ("half", precision, device == "cuda")):
-        key = f"TRAINER.{trainer.upper()}.PREC"
-        assert train(data, tmp_path / name, trainer, key, prec, "USE_CUDA", str(cuda)) is not None
-        path = tmp_path / name / PUBLIC_NAMES[trainer][0] / "model.pth.tar-3"
-        found[name] = load_checkpoint(str(path))["state_dict"]
+    found = learned(data, tmp_path, trainer, precision, device == "cuda")
     tolerance = 1e-3 if precision == "fp32" else 5e-2
-    for name, value in found["float"].items():
-        assert (found["half"][name] - value).abs().max() < tolerance * value.abs().max(), name
+    for name, value in expected.items():
+        assert (found[name] - value).abs().max() < tolerance * value.abs().max(), name
 
 
 @pytest.mark.parametrize("trainer", ["ProGrad", "TCP", "PLOT", "MaPLe", "ProMetaR"])
