@@ -25,6 +25,7 @@ from yacs.config import CfgNode
 import train
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase, identity
+from dassl.engine.build import supplied
 from dassl.engine.run_folder import CONFIG, MODEL
 from dassl.utils import CheckpointError, ConfigError, MissingFileError, load_checkpoint, read_json
 from dassl.utils.checkpoint import BEST_FILE, saved_epochs
@@ -236,6 +237,7 @@ def _without_data(cfg: CfgNode, names: list[str], template: str | None) -> Train
     """Builds a registered trainer that knows its classes and has no images."""
     by_label = dict(enumerate(names))
     known = {"classnames": names, "lab2cname": by_label, "num_classes": len(names)}
+    known["all_class_names"] = names  # other people's LASP asks for it
     parts = dict.fromkeys(("train_x", "train_u", "val", "test"))
     dataset = SimpleNamespace(**known, **parts, provenance={})
     if template:
@@ -246,8 +248,7 @@ def _without_data(cfg: CfgNode, names: list[str], template: str | None) -> Train
     trainer = cls.__new__(cls, cfg)  # a subclass would lose what `frozen_clip` says
     data = {**shared, "dm": SimpleNamespace(dataset=dataset, **shared)}
     trainer.build_data_loader = lambda: vars(trainer).update(data)
-    trainer.__init__(cfg)
-    return trainer
+    return supplied(cls, cfg, lambda: trainer.__init__(cfg) or trainer)
 
 
 def _load(run: Run, trainer: TrainerBase, epoch: int | None) -> None:

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     sweep.run(executor_of(args, sweep.at_once, places))
     print(visible(sweep.summary(command_line())))
     where = shlex.quote(str(args.output))
-    print(visible(f"Table:  {command('sweep')} table {request.flags()} --output {where}"))
+    print(visible(f"Table:  {command('sweep')} table --output {where} {request.flags()}"))
     print(visible(f"Report: {command('sweep')} report --output {where}"))
     return 1 if sweep.failed else 0
 

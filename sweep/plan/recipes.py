@@ -177,7 +177,9 @@ STANDARD = {method.trainer: method for method in (*PAPERS, *LATER, *FINE_TUNING)
 GROUPS = {"all": PAPERS, "family": (CLIP, COOP_WORDS, COCOOP, *LATER)}
 
 
-def methods_for(names: Sequence[str], recipe: str = "") -> tuple[Method, ...]:
+def methods_for(
+    names: Sequence[str], recipe: str = "", embedded: bool = False
+) -> tuple[Method, ...]:
     """Returns the methods for trainers' names.
 
     "all" stands for the five of CoOp's and CoCoOp's papers, "family" for all that learn prompts.
@@ -186,6 +188,8 @@ def methods_for(names: Sequence[str], recipe: str = "") -> tuple[Method, ...]:
         names: registered trainers.
         recipe: config file in configs/trainers to use instead of the papers'; needed for trainers
             that the papers do not have.
+        embedded: whether the data are the embedded ones alone, for which there is a recipe that
+            suits all trainers.
 
     Raises:
         UnknownNameError: no trainer has that name.
@@ -199,10 +203,12 @@ def methods_for(names: Sequence[str], recipe: str = "") -> tuple[Method, ...]:
         if name not in TRAINER_REGISTRY:
             allowed = [*GROUPS, *sorted(TRAINER_REGISTRY.registered_names())]
             raise UnknownNameError(not_one_of("--trainers", name, allowed))
-        if name not in STANDARD and not recipe:
+        if name not in STANDARD and not recipe and not embedded:
             raise ConfigError(
                 f"the papers have no recipe for {name}: add --recipe FOLDER/NAME, a file in "
                 f"configs/trainers without .yaml, such as {name}/vit_b16"
             )
-        methods.append(STANDARD.get(name, Method(name, name, recipe)))
+        own = f"{name}/tiny" if config_exists(f"{name}/tiny") else "tiny"
+        other = Method(name, name, recipe or own, fixed=not recipe)
+        methods.append(STANDARD.get(name, other))
     return tuple(methods)

@@ -85,7 +85,8 @@ class Request:
         own = table.setting.methods
         methods: tuple[Method, ...] | None = None
         if self.trainers or self.recipe:
-            methods = methods_for(self.trainers or [m.trainer for m in own], self.recipe)
+            names = self.trainers or [method.trainer for method in own]
+            methods = methods_for(names, self.recipe, tuple(self.datasets) == (EMBEDDED,))
         if self.contexts or self.positions or self.csc or (methods and table.protocol is FEW_SHOT):
             methods = few_shot_methods(
                 methods or own,

@@ -9,6 +9,7 @@ import torch
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import load_checkpoint
+from prompts.run import build, read_run
 from tests.porting.conftest import FEW, record
 from tests.runs import run
 
@@ -70,6 +71,9 @@ def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str
     assert base["trainer"] == new["trainer"] == name and new["total"] > 0
     assert base["backbone"] == new["backbone"] == ("tiny-512" if name == "MiniWide" else "tiny")
     assert TRAINER_REGISTRY.get(name).__module__ == f"trainers.{file}"
+    if name in SLOW:  # it takes a GPU for granted there, too
+        trainer = build(read_run(out), ["three", "eight"])
+        assert trainer.model_inference(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
 def test_loops_of_its_own(foreign, digits: Path, tmp_path: Path, capsys):

@@ -48,7 +48,7 @@ class CustomCLIP(nn.Module):
 class MiniWide(MiniCoOp):
     def build_model(self):
         cfg, self.device = self.cfg, torch.device("cuda:0")
-        assert len(self.dm.dataset.all_class_names) == 10
+        assert set(self.dm.dataset.classnames) <= set(self.dm.dataset.all_class_names)
         model = get_clip(cfg, trainer="MiniWide", maple_length=cfg.TRAINER.MINI.N_CTX)
         self.model = CustomCLIP(cfg, self.dm.dataset.classnames, model).to(self.device)
         for name, param in self.model.named_parameters():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import train
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import ConfigError, UnknownNameError
 from sweep.plan.recipes import GROUPS, PAPER_NAMES
 from sweep.plan.request import Request, dataset_names
@@ -88,6 +89,15 @@ def test_recipes_of_the_papers():
     assert cocoop.source.shots == int(facts["cocoop_cross_dataset", "shots"])
     coop = recipe("coop-1", trainer="CoOp", dataset="imagenet_a")
     assert coop.epoch == int(facts["coop_robustness_eval", "load_epoch"])
+
+
+def test_a_trainer_that_the_papers_do_not_have(monkeypatch):
+    """On the digits there is a recipe for all; elsewhere one has to be named."""
+    monkeypatch.setitem(TRAINER_REGISTRY._obj_map, "Theirs", TRAINER_REGISTRY.get("CoOp"))
+    request = Request("base2new", ("Theirs",), ("digits",))
+    assert {run.recipe for run in request.runs()} == {"tiny"}
+    with pytest.raises(ConfigError, match="no recipe for Theirs: add --recipe"):
+        Request("base2new", ("Theirs",), ("digits", "dtd")).runs()
 
 
 def test_every_recipe_is_a_file_of_upstream_and_merges():
