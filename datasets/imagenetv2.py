@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import DataError
+from dassl.utils.text import counted
 from datasets.base import Split
 from datasets.imagenet import ImageNetVariant
 from datasets.readers.folder_index import list_folders
@@ -23,8 +24,8 @@ class ImageNetV2(ImageNetVariant):
         wnids = list(self.class_names())
         if images.keys() != {str(label) for label in range(len(wnids))}:
             raise DataError(
-                f"{self.image_dir} holds {len(images):,} folders; expected {len(wnids):,}, called "
-                f"0 to {len(wnids) - 1}. Unpack the dataset anew."
+                f"{self.image_dir} holds {counted(len(images), 'folder')}; expected "
+                f"{len(wnids):,}, called 0 to {len(wnids) - 1}. Unpack the dataset anew."
             )
         by_label = {str(label): images[str(label)] for label in range(len(wnids))}
         test = self.items(self.image_dir, by_label, wnids)

@@ -14,7 +14,7 @@ from typing import Any
 from dassl.utils import DataError, MissingFileError, read_json
 from dassl.utils.files import PathLike
 from dassl.utils.logger import get_logger
-from dassl.utils.text import spelled
+from dassl.utils.text import counted, spelled
 from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.readers.image_checks import check_header
 from datasets.readers.image_tree import PassedOver, is_image, is_no_class
@@ -56,7 +56,8 @@ def list_folders(dataset_dir: PathLike, folder: PathLike) -> dict[str, list[str]
     passed.say(folder)
     if relisted or len(old) != len(changed):
         total = sum(len(names) for names in images.values())
-        logger.info(f"Listed {relisted:,} folders anew in {folder}: {total:,} images in all")
+        anew = counted(relisted, "folder")
+        logger.info(f"Listed {anew} anew in {folder}: {counted(total, 'image')} in all")
         entries = {
             key: {"changed_ns": changed[key], "count": len(names), "images": "/".join(names)}
             for key, names in images.items()

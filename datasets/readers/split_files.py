@@ -16,7 +16,7 @@ from dassl.data.datasets import Datum
 from dassl.utils import DataError, MissingFileError, listdir_nohidden, read_json
 from dassl.utils.files import PathLike, git_blob_id, listed
 from dassl.utils.logger import get_logger
-from dassl.utils.text import on_one_line
+from dassl.utils.text import counted, on_one_line
 from datasets.readers.class_order import LARGEST, first_gaps, number
 from datasets.readers.image_checks import check_header
 from datasets.readers.image_tree import EXTENSIONS, is_no_class
@@ -211,12 +211,14 @@ def _check_duplicates(source: object, parts: list[list[Datum]]) -> None:
         if len(paths) < len(items):
             _require_one_label(source, items)
             again = [path for path, n in Counter(i.impath for i in items).items() if n > 1]
-            logger.warning(f"Note: {source} lists {len(again):,} images twice: {listed(again)}")
+            logger.warning(
+                f"Note: {source} lists {counted(len(again), 'image')} twice: {listed(again)}"
+            )
         twice += sorted(paths & seen)
         seen |= paths
     if twice:
         raise DataError(
-            f"{source} has {len(twice):,} images in more than one of train, val and test: "
+            f"{source} has {counted(len(twice), 'image')} in more than one of train, val and test: "
             f"{listed(twice)}. Keep each in one part only: a test on training images says nothing."
         )
 

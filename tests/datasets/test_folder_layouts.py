@@ -141,13 +141,13 @@ def test_images_beside_class_folders_are_said(tmp_path, capsys):
     draw(tmp_path / "train" / "overview.png")
     draw(tmp_path / "preview.png")
     assert sizes(load(tmp_path))[2] == 16
-    assert "1 images outside of class folders (train/overview.png)" in capsys.readouterr().out
+    assert "1 image outside of class folders (train/overview.png)" in capsys.readouterr().out
 
 
 def test_a_folder_beside_the_parts_is_said(tmp_path, capsys):
     seeded_split(tmp_path, "train", "test", "unlabelled")
     load(tmp_path)
-    assert "1 folders with images beside train and test (unlabelled)" in capsys.readouterr().out
+    assert "1 folder with images beside train and test (unlabelled)" in capsys.readouterr().out
 
 
 def test_classes_without_test_images_are_said(tmp_path, capsys):
@@ -187,7 +187,7 @@ def test_our_own_output(tmp_path, deep, file, capsys):
     draw(tmp_path / deep / "confused.png")
     (tmp_path / deep / file).write_text("** Arguments **\n{}\n")
     assert load(tmp_path).classnames == list(BIRDS)
-    assert "folders of runs (output)" in capsys.readouterr().out
+    assert "folder of runs (output)" in capsys.readouterr().out
 
 
 def test_a_class_with_a_log_of_its_own_is_a_class(tmp_path):
@@ -221,10 +221,10 @@ def test_what_is_no_image_is_counted_and_said(tmp_path, capsys):
     assert sizes(made) == (4, 4, 4)
     out = capsys.readouterr().out
     for text in (
-        "1 broken links (crow/gone.jpg)",
-        "1 system files (crow/Thumbs.db)",
+        "1 broken link (crow/gone.jpg)",
+        "1 system file (crow/Thumbs.db)",
         "2 files that are no images (crow/notes.txt, jay/clip.mp4)",
-        "1 pipes and devices (jay/pipe.jpg)",
+        "1 pipe or device (jay/pipe.jpg)",
     ):
         assert text in out
     assert made.provenance["passed_over"]["broken links"] == 1

@@ -212,7 +212,7 @@ def test_an_image_that_a_list_names_twice_is_said(tmp_path, capsys):
     path = folder / "images_variant_test.txt"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
     assert len(build("FGVCAircraft", tmp_path).test) == 101
-    assert "FGVCAircraft lists 1 images twice" in capsys.readouterr().out
+    assert "FGVCAircraft lists 1 image twice" in capsys.readouterr().out
 
 
 # --- other places ---------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ def test_label_with_two_names(root, capsys):
 
 def test_image_in_two_parts(root, capsys):
     own_split(root, lambda lists: lists["test"].append(lists["train"][0]))
-    faulty(capsys, root, "1 images in more than one of train, val and test", lists_first(root))
+    faulty(capsys, root, "1 image in more than one of train, val and test", lists_first(root))
 
 
 def lists_first(root: Path) -> str:

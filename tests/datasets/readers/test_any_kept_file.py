@@ -146,7 +146,7 @@ def test_one_path_in_two_spellings(eurosat, spelling):
         lists["test"].append([spelling.format(path), label, name])
 
     change(eurosat, leak)
-    with pytest.raises(DataError, match=r"1 images in more than one of train, val and test"):
+    with pytest.raises(DataError, match=r"1 image in more than one of train, val and test"):
         build("EuroSAT", eurosat)
 
 

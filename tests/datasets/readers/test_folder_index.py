@@ -26,7 +26,7 @@ def test_index_is_used_and_noticed_when_stale(tmp_path, capsys):
     tench = folder / "images" / "train" / "n01440764"
     os.link(tench / "n01440764_0.JPEG", tench / "n01440764_9.JPEG")
     assert len(build("ImageNet", tmp_path).train_x) == 2001
-    assert "Listed 1 folders anew" in capsys.readouterr().out
+    assert "Listed 1 folder anew" in capsys.readouterr().out
     (folder / "images" / "val" / "n01440764" / "n01440764_0.JPEG").unlink()
     assert len(build("ImageNet", tmp_path).test) == 1999
 
