@@ -57,5 +57,7 @@ def supplied(trainer: type, cfg: CfgNode, build: Callable[[], TrainerBase]) -> T
     keep_on_the_cpu(asks)
     with missing_names_explained(cfg):
         built = build()
+    if without_gpu:
+        built.device = device_of(cfg)  # it may have set one that is not there
     keep_on_the_cpu(asks or (without_gpu and says_that_it_is_in_half(built)))
     return built

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import Any
 
 import torch
 import yacs.config
@@ -21,6 +23,22 @@ from dassl.utils.logger import get_logger
 from dassl.utils.plugins import lines_for_a_gpu
 
 logger = get_logger(__name__)
+
+# What other people's files import from `dassl.engine.trainer`, and where it is here.
+ALSO_IN_TRAINER = {
+    "SummaryWriter": "torch.utils.tensorboard",  # loaded when it is asked for
+    **dict.fromkeys(("build_lr_scheduler", "build_optimizer"), "dassl.optim"),
+    **dict.fromkeys(("count_num_param", "tolist_if_not"), "dassl.utils"),
+    **dict.fromkeys(("load_checkpoint", "save_checkpoint"), "dassl.utils"),
+    **dict.fromkeys(("load_pretrained_weights", "resume_from_checkpoint"), "dassl.utils"),
+}
+
+
+def also_in_trainer(name: str) -> Any:
+    """The `__getattr__` of `dassl.engine.trainer`."""
+    if name not in ALSO_IN_TRAINER:
+        raise AttributeError(f"module 'dassl.engine.trainer' has no attribute {name!r}")
+    return getattr(importlib.import_module(ALSO_IN_TRAINER[name]), name)
 
 
 def modules_of(trainer: type) -> list[ModuleType]:

@@ -21,7 +21,7 @@ from dassl.engine import step_reports
 from dassl.engine.base import TrainerBase
 from dassl.engine.identity import identity_of
 from dassl.engine.keeper import CANNOT_GO_ON, ProgressKeeper
-from dassl.engine.others import complete_templates
+from dassl.engine.others import also_in_trainer, complete_templates
 from dassl.engine.progress import forget_progress
 from dassl.engine.record import (
     accuracy_if_finished,
@@ -47,12 +47,7 @@ __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 
 def __getattr__(name: str) -> Any:
-    """Other people's files import `SummaryWriter` from here; it is loaded when they do."""
-    if name != "SummaryWriter":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter
+    return also_in_trainer(name)
 
 
 class SimpleTrainer(TrainerBase):
@@ -79,8 +74,6 @@ class SimpleTrainer(TrainerBase):
         self.build_data_loader()
         complete_templates(self, cfg.DATASET.NAME)
         self.build_model()
-        if device_of(cfg).type == "cpu":
-            self.device = device_of(cfg)  # somebody may have set a GPU that is not there
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -math.inf
         self._unread_losses: list[tuple[int, Tensor]] = []  # (batch, loss), on a GPU

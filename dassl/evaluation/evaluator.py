@@ -5,6 +5,7 @@ Shapes: B batch, N items seen since the last reset, L labels that occur, C class
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,17 @@ class Classification(EvaluatorBase):
         self._pred: list[Tensor] = []
         self._wrong: list[Tensor] = []  # whether the best score is no finite number
         self._true: list[Tensor] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """What was seen, under the names that evaluators built on the public engine's read."""
+        if name in ("_y_true", "_y_pred"):
+            batches = self._true if name == "_y_true" else self._pred
+            return [label for batch in batches for label in batch.tolist()]
+        if name == "_total":
+            return len(self._y_true)
+        if name == "_correct":
+            return sum(map(operator.eq, self._y_true, self._y_pred))
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
         """Takes the scores (B, C) and labels (B) of one batch.

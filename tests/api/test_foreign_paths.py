@@ -13,7 +13,13 @@ PATHS = {
     "datasets.imagenet": ("ImageNet",),
     "datasets.caltech101": ("Caltech101",),
     "datasets.dtd": ("DescribableTextures",),
-    "dassl.engine.trainer": ("SimpleTrainer", "SummaryWriter", "TrainerBase", "TrainerX"),
+    "dassl.engine.trainer": (
+        *("SimpleTrainer", "SummaryWriter", "TrainerBase", "TrainerX", "TrainerXU"),
+        *("AverageMeter", "DataManager", "MetricMeter", "build_evaluator", "mkdir_if_missing"),
+        *("build_lr_scheduler", "build_optimizer", "count_num_param", "tolist_if_not"),
+        *("load_checkpoint", "save_checkpoint", "load_pretrained_weights"),
+        "resume_from_checkpoint",
+    ),
     "dassl.modeling.ops": ("mixup", "sharpen_prob"),
     "dassl.modeling.ops.utils": (
         *("create_onehot", "ema_model_update", "linear_rampup", "reverse_index", "sharpen_prob"),

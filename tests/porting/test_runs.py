@@ -76,6 +76,20 @@ def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str
         assert trainer.model_inference(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
+def test_parts_of_its_own(foreign, digits: Path, tmp_path: Path):
+    foreign("mini_teacher")
+    common = {"trainer": "MiniTeacher", "dataset": "digits", "recipe": "tiny"}
+    opts = ("TEST.EVALUATOR", "MiniEvaluator", "OPTIM.WARMUP_EPOCH", "-1")
+    run(digits, tmp_path / "base", *FEW, *opts, epoch=2, **common)
+    found = record(tmp_path / "base")
+    assert found["metrics"]["wrong"] == found["total"] - found["correct"]
+    student, teacher = (
+        load_checkpoint(str(tmp_path / f"base/{name}/model.pth.tar-2"))["state_dict"]
+        for name in ("student", "teacher")
+    )
+    assert not torch.equal(student["1.weight"], teacher["1.weight"])
+
+
 def test_loops_of_its_own(foreign, digits: Path, tmp_path: Path, capsys):
     foreign("mini_loops")
     common = {"trainer": "MiniLoops", "dataset": "digits", "recipe": "tiny"}
