@@ -44,15 +44,7 @@ NO_WORDS = {
     *("VPT", "ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe"),
     *("TransformText", "TransformImage", "BiasText", "FineTuneImage"),
 }
-ONE_OF_EACH_FORM = (
-    "CoOp",
-    "CoCoOp",
-    "LinearProbe",
-    "PLOT",
-    "VPT",
-    "DePT, on IVLP",
-    "TransformImage",
-)
+ONE_OF_EACH_FORM = ("CoOp", "CoCoOp", "PLOT", "VPT", "DePT, on IVLP")
 OTHERS = ["Forest", "river boat"]
 
 
@@ -127,9 +119,9 @@ def test_one_matrix(method: str, folder: Path, data: Path, tmp_path: Path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("classes", [1, 2, 7])
-def test_the_plain_module_is_what_we_compute(method: str, folder: Path, data: Path, classes: int):
-    """What is traced for ONNX; of other numbers of classes as well, where there may be others."""
+def test_the_plain_module_is_what_we_compute(method: str, folder: Path, data: Path):
+    """What is traced for ONNX; of one, two or seven classes, where there may be others."""
+    classes = (1, 2, 7)[list(METHODS).index(method) % 3]
     names = [f"class {i}" for i in range(classes)]
     try:
         predictor = Predictor.load(folder, names)

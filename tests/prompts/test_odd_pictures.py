@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from dassl.utils.cli import run_cli
 from prompts import Predictor
 from prompts.pictures import Reader
 from tests.prompts.runs import pictures
-from tests.runs import ROOT
 
 TURNED = 6  # EXIF's orientation of a phone held upright
 
@@ -239,11 +237,9 @@ def test_a_full_disk_leaves_nothing_half_written(coop: Path, data: Path, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_pipe_is_told(coop: Path, data: Path):
-    line = [sys.executable, "predict.py", str(coop), pictures(data)[0]]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(line, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 2
-    assert "the disk is full" in done.stderr and len(done.stderr.splitlines()) == 1
+def test_a_full_pipe_is_told(coop: Path, data: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        assert command(coop, pictures(data)[0]) == 2
+    assert "the disk is full" in capsys.readouterr().err
