@@ -57,8 +57,8 @@ def modules_of(trainer: type) -> list[ModuleType]:
 
 
 def _folder(module: ModuleType | None) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return Path(file).parent if file else None
+    file = Path(getattr(module, "__file__", None) or "")
+    return file.parent if file.is_file() else None  # what is typed has "<stdin>", or nothing
 
 
 def says_what_asks_for_a_gpu(trainer: type) -> bool:
