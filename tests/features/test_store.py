@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ import features.__main__ as command
 from dassl.utils.results import read_records
 from features import store as feature_store
 from features.store import FeatureStore, clear, evict, make_id, stored_files
-from tests.runs import ROOT, make_eurosat, run
+from tests.forks import forked
+from tests.runs import make_eurosat, run
 
 CPU = torch.device("cpu")
 COCOOP = {"trainer": "CoCoOp", "recipe": "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1"}
@@ -175,32 +175,27 @@ def test_left_by_a_kill(tmp_path):
     assert not part.exists()
 
 
-WORKER = """
-    import sys, time
-    from pathlib import Path
-    import numpy as np
-    from features import store as feature_store
-    from features.store import FeatureStore, make_id
-    feature_store.ROWS_PER_FILE = 4
+def fill(folder: Path, log: Path, pause: float) -> None:
+    """Asks a store for twelve rows, four a file, and notes which had to be computed."""
+    feature_store.ROWS_PER_FILE = 4  # in a process of its own
+
     def compute(positions):
         for i in positions:
-            with open({log!r}, "a") as file:
-                file.write(f"{{i}}\\n")
-            time.sleep({pause})
+            with log.open("a") as file:
+                file.write(f"{i}\n")
+            time.sleep(pause)
             yield np.float32([[i, i + 0.5]])
-    store = FeatureStore(Path({folder!r}), "space", 2**20)
+
+    store = FeatureStore(folder, "space", 2**20)
     wanted = [make_id("image", i) for i in range(12)]
     rows = np.concatenate(list(store.stream(wanted, compute, 4)))
     assert (rows[:, 0] == np.arange(12)).all(), rows
-"""
 
 
 def start(folder: Path, log: Path, pause: float) -> subprocess.Popen:
-    code = textwrap.dedent(WORKER.format(folder=str(folder), log=str(log), pause=pause))
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    return forked(lambda: fill(folder, log, pause))
 
 
-@pytest.mark.slow
 def test_two_processes_compute_once(tmp_path):
     log = tmp_path / "log"
     processes = [start(tmp_path / "store", log, 0.02) for _ in range(2)]
@@ -208,7 +203,6 @@ def test_two_processes_compute_once(tmp_path):
     assert sorted(map(int, log.read_text().split())) == list(range(12))
 
 
-@pytest.mark.slow
 def test_killed_while_computing(tmp_path):
     """Its files stay, its lock is given back, the rest is computed."""
     log, store = tmp_path / "log", tmp_path / "store"
