@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dassl.utils import ConfigError
 from dassl.utils.errors import not_one_of
@@ -120,7 +122,15 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
 # --- blocks: (L, B, D) → (L, B, D) ----------------------------------------------------------------
 
 
-class DeepBlock(_theirs.ResidualAttentionBlock):
+class Block(_theirs.ResidualAttentionBlock):
+    """OpenAI's block, with attention that has second derivatives: ProMetaR's trainer takes them."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH) if torch.is_grad_enabled() else nullcontext():
+            return super().attention(x)
+
+
+class DeepBlock(Block):
     """A block with N vectors of its own, which it puts in place of N tokens; without, OpenAI's."""
 
     def __init__(self, block: nn.Module, put: Put, length: int | None) -> None:
@@ -133,7 +143,7 @@ class DeepBlock(_theirs.ResidualAttentionBlock):
         return super().forward(x if self.VPT_shallow is None else self.put(x, self.VPT_shallow))
 
 
-class CoupledBlock(_theirs.ResidualAttentionBlock):
+class CoupledBlock(Block):
     """A block that takes its vectors from a list that goes along, but for the first."""
 
     def __init__(self, block: nn.Module, put: Put, index: int) -> None:

@@ -255,3 +255,16 @@ def test_unknown_design(vit):
 def test_no_clip():
     with pytest.raises(CheckpointError, match="no CLIP in OpenAI's layout"):
         build_model({"weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("name", ["IVLP", "MaPLe"])
+def test_gradients_of_gradients(vit: dict[str, Tensor], name: str):
+    """Trainers that learn how to learn take them."""
+    model = build_model(vit, design(name) if name == "IVLP" else {"trainer": name}).float()
+    vectors = [0.1 * torch.randn(4, 64, requires_grad=True) for _ in range(2)]
+    prompts = () if name == "IVLP" else (vectors[0], vectors[1:])
+    features = model.visual(images().float(), *prompts)
+    learned = model.visual.VPT if name == "IVLP" else vectors[0]
+    (first,) = torch.autograd.grad(features.square().sum(), learned, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), learned)
+    assert torch.isfinite(second).all() and second.abs().sum() > 0
