@@ -33,6 +33,7 @@ METHODS = {
     "MaPLe": ("TRAINER.MAPLE.PROMPT_DEPTH", "2"),
     "PromptSRC": (*DEEP, "GPA_MEAN", "2.0"),
     "DePT": (),
+    "DePT, class-specific": CSC,
     "DePT, on IVLP": (
         *("TRAINER.DEPT.BASE", "IVLP"),
         *("TRAINER.IVLP.PROMPT_DEPTH_VISION", "3", "TRAINER.IVLP.PROMPT_DEPTH_TEXT", "2"),

@@ -81,6 +81,7 @@ def test_other_classes(method: str, folder: Path, data: Path):
     refused = {
         "LinearProbe": (CheckpointError, "only the classes it was trained on"),
         "CoOp, class-specific": (ConfigError, "a context for each of its 5 classes"),
+        "DePT, class-specific": (ConfigError, "a context for each of its 5 classes"),
     }
     if method in refused:
         kind, said = refused[method]
