@@ -53,3 +53,11 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 def _allocations() -> int:
     return torch.cuda.memory_stats().get("allocation.all.allocated", 0)
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu_taken_for_granted() -> Iterator[None]:
+    """Ends what a trainer of others had begun: the CPU in place of a GPU."""
+    yield
+    if (module := sys.modules.get("dassl.utils.without_gpu")) is not None:
+        module.keep_on_the_cpu(False)

@@ -97,12 +97,16 @@ def complete_templates(trainer: object, name: str) -> None:
     template = getattr(dataset, "template", None)
     for module in modules_of(type(trainer)) if isinstance(template, str) else ():
         for key, table in vars(module).items():
-            if _is_of_templates(table) and name not in table:
+            if _is_of_templates(table) and isinstance(table.get(name, _Added()), _Added):
                 logger.warning(
                     f"Note: {key} of {module.__file__} has nothing for the data set {name!r}; its "
                     f"own template is taken, {template!r}"
                 )
-                table[name] = template
+                table[name] = _Added(template)
+
+
+class _Added(str):
+    """A template that was added to somebody else's table, for this run."""
 
 
 def _is_of_templates(table: object) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dassl.engine.others import complete_templates
 from dassl.utils import ConfigError
 from dassl.utils.plugins import lines_for_a_gpu
 from dassl.utils.without_gpu import keep_on_the_cpu
@@ -119,6 +121,11 @@ def test_templates_without_the_data_set(foreign, digits: Path, tmp_path: Path, c
     assert "WORDS of " in said and "'Digits'; its own template is taken, 'a photo of a {}.'" in said
     theirs = sys.modules["trainers.changed"]
     assert not any("Digits" in table for table in (theirs.FOLDERS, theirs.ANIMALS, theirs.NONE))
+    for name, template in (("Digits", "a {} of mine"), ("EuroSAT", "not this {}")):
+        other = theirs.MiniHead.__new__(theirs.MiniHead)
+        other.dm = SimpleNamespace(dataset=SimpleNamespace(template=template))
+        complete_templates(other, name)
+    assert theirs.WORDS == {"ImageNet": "a {}", "EuroSAT": "the {}", "Digits": "a {} of mine"}
 
 
 def test_lines_that_ask_for_a_gpu(tmp_path: Path):
