@@ -62,9 +62,12 @@ def _predict(args: argparse.Namespace) -> None:
     paths = find_pictures(args.pictures)
     predictor = predictor_of(args)
     broken: dict[int, str] | None = {} if args.skip_broken else None
-    if broken is None:
-        predictor.require(paths, SKIP if len(paths) > 1 else "")
-    guesses = predictor(paths, args.top, args.batch_size, progress=True, broken=broken)
+    try:
+        if broken is None:
+            predictor.require(paths)
+        guesses = predictor(paths, args.top, args.batch_size, progress=True, broken=broken)
+    except DataError as error:
+        raise DataError(f"{error}{SKIP if len(paths) > 1 else ''}") from None
     if broken:
         for reason in broken.values():
             print(f"left out: {spelled(reason)}", file=sys.stderr)

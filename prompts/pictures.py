@@ -139,12 +139,12 @@ class PictureBatches:
         self.read = Reader.of(cfg)
         self.bytes = ByteImages(self)
 
-    def require(self, paths: Sequence[str], advice: str = "") -> None:
+    def require(self, paths: Sequence[str]) -> None:
         """Raises DataError with the pictures that cannot be read; others are not decoded."""
         checks = ImageChecks(self.read.check, what="looking at pictures")
         if problems := [problem for problem in checks.problems(paths) if problem]:
             several = f"{len(problems):,} pictures: {listed(problems)}"
-            raise DataError((problems[0] if len(problems) == 1 else several) + advice)
+            raise DataError(problems[0] if len(problems) == 1 else several)
 
     def __call__(
         self, pictures: Sequence[Picture], size: int, broken: dict[int, str] | None = None

@@ -150,9 +150,9 @@ class Predictor:
                 f"the scores of {read[place]} are NaN or infinite: the weights are damaged", place
             )
 
-    def require(self, paths: Sequence[str], advice: str = "") -> None:
+    def require(self, paths: Sequence[str]) -> None:
         """Raises DataError with the pictures that cannot be read; see `PictureBatches.require`."""
-        self._batches.require(paths, advice)
+        self._batches.require(paths)
 
     def images(
         self,

@@ -141,6 +141,8 @@ def checked_classes(names: list[str]) -> list[str]:
     seen: dict[str, str] = {}
     for name in names:
         key = " ".join(name.replace("_", " ").lower().split())  # what CLIP's tokenizer reads
+        if not key:
+            raise ConfigError(f"class {len(seen) + 1} has the name {name!r}, which holds no word")
         if key in seen:
             raise ConfigError(f"the classes {seen[key]!r} and {name!r} are the same to CLIP")
         seen[key] = name

@@ -113,6 +113,8 @@ def test_bad_input_gets_one_sentence(
         (tmp_path / "empty", good): "holds no config.yaml",
         (coop, good, "--classes", ""): "no class is named",
         (coop, good, "--classes", "cat,,dog"): "class 2 of 3 has no name",
+        (coop, good, "--classes", "cat,_"): "class 2 has the name '_', which holds no word",
+        (coop, good, "--classes", " , "): "no class is named",
         (coop, good, "--classes", "cat,dog,Cat"): "'cat' and 'Cat' are the same",
         (coop, good, "--classes", "cat," + "very " * 80 + "long dog"): "CLIP reads 77",
         (csc, good, "--classes", "cat,dog"): "a context for each of its 5 classes",
