@@ -167,7 +167,9 @@ def _is_foreign_module(module: ModuleType) -> bool:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Imports a trainer's file that lies elsewhere as if it lay here."""
+    """Imports a trainer's file that lies elsewhere as if it lay here, in place of ours if any."""
+    if path.stem in modules:
+        TRAINER_REGISTRY.forget(Path(modules[path.stem].__file__))
     for places in (__path__, sys.path):
         places.append(str(path.parent))
     name = path.stem if path.stem not in modules else f"{path.stem}_from_elsewhere"

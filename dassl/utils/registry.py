@@ -58,11 +58,16 @@ class Registry:
         if name in self._rivals:
             one, other = file_of(self._obj_map[name]), self._rivals[name]
             raise ConfigError(
-                f"{self._name} name {name!r} is registered by two files, {one} and {other}. Move "
-                f"one in place of the other (mv {one} {other}), give a class another name, or "
+                f"{self._name} name {name!r} is registered by two files, {one} and {other}. Keep "
+                "one of them, which may take the other's place, give a class another name, or "
                 "register one with force=True."
             )
         return self._obj_map[name]
+
+    def forget(self, file: Path) -> None:
+        """Forgets what a file registered, as another takes its place."""
+        for name in [name for name, obj in self._obj_map.items() if file_of(obj) == file]:
+            del self._obj_map[name]
 
     def __contains__(self, name: str) -> bool:
         return name in self._obj_map

@@ -9,6 +9,7 @@ import pytest
 import trainers
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import ConfigError, Registry
+from dassl.utils.registry import file_of
 from tests.porting.conftest import FILES
 from tests.porting.test_settings import settings
 
@@ -68,3 +69,8 @@ def test_a_file_that_fails_is_not_kept(foreign):
     with pytest.raises(ZeroDivisionError):
         foreign("bad", bad="1 / 0\n")
     assert "bad" not in trainers.modules
+
+
+def test_a_file_elsewhere_is_tried_in_place_of_ours(foreign):
+    path = foreign("kgcoop", kgcoop=MINI.replace("MiniHead", "KgCoOp"))
+    assert file_of(TRAINER_REGISTRY.get("KgCoOp")) == path
