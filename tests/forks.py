@@ -33,7 +33,7 @@ def forked(work: Callable[[], int | None], **settings: Any) -> subprocess.Popen:
     def live() -> None:
         code = 1
         try:
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # so `Popen` sees that the process lives
+            let_go_of_files()  # `Popen`, which waits for that, sees that the process lives
             sys.stdin, sys.stdout, sys.stderr = (
                 os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww")
             )
@@ -53,6 +53,18 @@ def forked(work: Callable[[], int | None], **settings: Any) -> subprocess.Popen:
 
     # `preexec_fn` is called in the new process, and here never lets it get to its command.
     return _Popen(["none"], preexec_fn=live, restore_signals=False, **settings)
+
+
+def let_go_of_files() -> None:
+    """Puts the null device in the place of all files but 0, 1 and 2.
+
+    Closed, their numbers would go to new files, which an object that is left of the parent's could
+    close once more.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        if number > 2 and number != nowhere:
+            os.dup2(nowhere, number, inheritable=False)
 
 
 def start_training(*arguments: str, **settings: Any) -> subprocess.Popen:
