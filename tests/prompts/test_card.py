@@ -93,6 +93,7 @@ def with_tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[Predictor, str], Non
     return pretend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["CoOp", "TransformImage", "LinearProbe"])
 def test_the_matrix_s_code_runs_with_each_library(
     method: str, trained: Trained, data: Path, tmp_path: Path, with_tiny, monkeypatch

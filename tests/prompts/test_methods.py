@@ -29,6 +29,8 @@ from tests.prompts.runs import METHODS, pictures
 from tests.runs import run
 from trainers import is_foreign
 
+pytestmark = pytest.mark.slow  # a training a method
+
 LEARN_NOTHING = ("ZeroshotCLIP", "ZeroshotCLIP2")
 ONE_MATRIX = {
     *("CoOp", "KgCoOp", "ProGrad", "TCP", "LASP", "ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe"),
@@ -133,7 +135,6 @@ def test_the_plain_module_is_what_we_compute(method: str, folder: Path, data: Pa
     torch.testing.assert_close(plain_module(predictor)(images), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ONE_OF_EACH_FORM)
 def test_onnx_gives_the_same_logits(method: str, trained: Trained, data: Path, tmp_path: Path):
     """One method of each form that is traced; the test above has all."""
@@ -170,7 +171,6 @@ def test_words(method: str, folder: Path, data: Path, capsys):
 
 
 @pytest.mark.parametrize("trainer", ["mini_head", "mini_coop"])
-@pytest.mark.slow
 def test_somebody_else_s_trainer(
     trainer: str,
     foreign: Callable[..., Path],  # noqa: F811

@@ -19,7 +19,7 @@ from tests.prompts.exports import by_onnxruntime, command, prepared
 from tests.prompts.runs import pictures, train
 from tests.prompts.test_card import said_by
 
-pytestmark = needs_open_clip
+pytestmark = [needs_open_clip, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,6 @@ def test_the_card_s_code_gives_the_same(start: Path, data: Path, tmp_path: Path,
     assert said_by(file, paths, monkeypatch) == {"open_clip": expected}
 
 
-@pytest.mark.slow
 def test_onnx(place: Path, data: Path, tmp_path: Path):
     """Also of more images than our own encoder takes of a tower that runs as it is."""
     pytest.importorskip("onnxscript")
