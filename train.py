@@ -19,7 +19,7 @@ from dassl.utils import ConfigError, UserError, collect_env_info, set_random_see
 from dassl.utils.cli import run_cli
 from dassl.utils.device import prepare_device
 from dassl.utils.logger import get_logger, talking
-from dassl.utils.system_errors import system_errors_explained
+from dassl.utils.system_errors import GO_ON, system_errors_explained
 
 logger = get_logger("train")  # not __name__, which is __main__ for a command
 
@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> float | None:
     if cfg.SEED >= 0:
         logger.info(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
-    with system_errors_explained(), folder.claimed() as log:
+    with system_errors_explained(GO_ON), folder.claimed() as log:
         given = "\n".join(f"{name}: {value}" for name, value in sorted(vars(args).items()))
         logger.info(f"***************\n** Arguments **\n***************\n{given}")
         logger.info(f"************\n** Config **\n************\n{cfg}")

@@ -12,7 +12,7 @@ import torch
 from dassl.utils.device import full_memory
 from dassl.utils.errors import UserError
 
-_GO_ON = "What was written before is whole; a training goes on with --resume."
+GO_ON = "What was written before is whole; a training goes on with --resume."
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",
     errno.EDQUOT: "your quota on the disk is used up: free some space, or choose another folder",
@@ -52,8 +52,11 @@ class SystemTroubleError(UserError):
 
 
 @contextmanager
-def system_errors_explained() -> Iterator[None]:
+def system_errors_explained(advice: str = "") -> Iterator[None]:
     """Turns errors of the system into one sentence that says what to do; leaves others alone.
+
+    Args:
+        advice: a sentence for all of them, such as GO_ON.
 
     Raises:
         SystemTroubleError: in place of an OSError, or of torch's words for it.
@@ -66,29 +69,29 @@ def system_errors_explained() -> Iterator[None]:
         sentence = explain(error)
         if sentence is None:
             raise
-        raise SystemTroubleError(sentence) from error
+        raise SystemTroubleError(f"{sentence} {advice}".rstrip()) from error
 
 
 def explain(error: OSError | RuntimeError) -> str | None:
     """Returns the sentence for an error; None: it is not the system's."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError):
-        return f"{full_memory()}. {_GO_ON}"
+        return f"{full_memory()}."
     if "DefaultCPUAllocator" in text:
-        return f"{_FULL_MEMORY}. {_GO_ON}"
+        return f"{_FULL_MEMORY}."
     if _is_about_shared_memory(text):
-        return f"{_SHARED_MEMORY}. {_GO_ON}"
+        return f"{_SHARED_MEMORY}."
     if isinstance(error, OSError) and error.errno in _REASONS:
         path = error.filename2 or error.filename  # of a move: where to
         where = f"{os.fsdecode(path)}: " if path else ""
-        return f"{where}{_REASONS[error.errno]}. {_GO_ON}"
+        return f"{where}{_REASONS[error.errno]}."
     if "DataLoader worker" in text and "Original Traceback" not in text:
-        return f"{_WORKERS.format(text.splitlines()[0].rstrip('.'))}. {_GO_ON}"
+        return f"{_WORKERS.format(text.splitlines()[0].rstrip('.'))}."
     for code, reason in _REASONS.items():  # of a loader's process: only its text came over
         if "Original Traceback" in text and f"[Errno {code}]" in text:
-            return f"{text.strip().splitlines()[-1].partition('] ')[2]}: {reason}. {_GO_ON}"
+            return f"{text.strip().splitlines()[-1].partition('] ')[2]}: {reason}."
     if "PytorchStreamWriter" in text or "file write failed" in text:
-        return f"{_REASONS[errno.ENOSPC]}. {_GO_ON}"
+        return f"{_REASONS[errno.ENOSPC]}."
     return None
 
 

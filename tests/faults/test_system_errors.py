@@ -21,7 +21,12 @@ from dassl.utils import files, load_checkpoint, sealed
 from dassl.utils.cli import run_cli
 from dassl.utils.errors import UserError
 from dassl.utils.results import read_records
-from dassl.utils.system_errors import SystemTroubleError, explain, system_errors_explained
+from dassl.utils.system_errors import (
+    GO_ON,
+    SystemTroubleError,
+    explain,
+    system_errors_explained,
+)
 from sweep.plan.run import Run
 from sweep.work.execute import Job, execute
 from tests.runs import arguments, make_eurosat, run
@@ -65,7 +70,13 @@ def test_each_error_of_the_system_is_one_sentence(name: str, tmp_path: Path):
     with pytest.raises(SystemTroubleError) as told, system_errors_explained():
         raise error
     assert str(told.value).startswith(f"{tmp_path / 'file'}: ")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(told.value) and "--resume" not in str(told.value)
+
+
+def test_a_training_s_says_how_it_goes_on():
+    with pytest.raises(SystemTroubleError) as told, system_errors_explained(GO_ON):
+        raise OSError(errno.EIO, "words of the system")
+    assert str(told.value) == f"the disk reports an error. {GO_ON}"
 
 
 @pytest.mark.parametrize(
