@@ -77,13 +77,14 @@ def _memory(key: str, most: float) -> Bar:
     return _share(key, "bytes", f"{key}: memory over plain", most)
 
 
+TEXT_METHODS = ("KgCoOp", "ProGrad", "TCP")
 FAMILY_BARS = (
     *(_faster(f"{m}, step, 5 classes", f"step {m} 5 b4", 1.8) for m in ("MaPLe", "PromptSRC")),
     *(_faster(f"{m}, step, 50 classes", f"step {m} 50 b4", 5) for m in ("MaPLe", "PromptSRC")),
     *(_faster(f"{m}, step, 500 classes", f"step {m} 500 b4", 15) for m in ("MaPLe", "PromptSRC")),
     _faster("ProMetaR, step, 5 classes", "step ProMetaR 5 b4", 1.8),
     _faster("ProMetaR, step, 50 classes", "step ProMetaR 50 b4", 5),
-    *(_faster(f"{m}, text, 50 classes", f"text {m} 50 b4", 20) for m in ("KgCoOp", "ProGrad")),
+    *(_faster(f"{m}, text, 50 classes", f"text {m} 50 b4", 20) for m in TEXT_METHODS),
     *(_memory(f"step {m} 5 b4", 0.5) for m in ("MaPLe", "PromptSRC", "ProMetaR")),
     *(_memory(f"step {m} 50 b4", 0.2) for m in ("MaPLe", "PromptSRC", "ProMetaR")),
 )
