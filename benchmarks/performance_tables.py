@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.bars import judge
 from benchmarks.gpu_day.figures import FIGURES
 from benchmarks.gpu_day.plan import PARTS as PARTS_OF_THE_DAY
+from dassl.utils.text import counted
 
 RESULTS = ROOT / "benchmarks/results"
 DOCUMENT, README = ROOT / "docs/performance.md", ROOT / "README.md"
@@ -102,7 +103,7 @@ def circumstances(report: dict[str, Any]) -> str:
 
 def _name(result: dict[str, Any]) -> str:
     if result["part"] == "image":
-        return f"{result['batch']} images"
+        return counted(result["batch"], "image")
     words = [f"{result['method']}, {result['n_cls']} classes"]
     words += [f"batch {result['batch']}"] if result["part"] != "text" or result["batch"] > 1 else []
     words += [result["position"]] if result["position"] != "end" else []
