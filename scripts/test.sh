@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them: scripts/test.sh [--quick] [pytest arguments]
 #
-# --quick leaves out the tests marked `slow`: under two minutes on two cores. Where torch sees a
+# --quick leaves out the tests marked `slow`: about five minutes on two cores. Where torch sees a
 # GPU, the tests marked `gpu` run after the others, in one process.
 set -euo pipefail
 cd "$(dirname "$0")/.."
