@@ -48,6 +48,7 @@ from benchmarks.text_encoding import (
 from benchmarks.whole_job_data import REAL, SMALL
 from dassl.config import Config, get_cfg_default
 from dassl.engine import TrainerBase
+from dassl.engine.step_graph import Passes
 from dassl.utils.logger import quiet
 from encoders.openai import CLIP
 from encoders.text import free_bytes
@@ -127,26 +128,34 @@ class FamilyBench(Bench):
         # A rate of zero: each step costs what it costs, and both paths stay comparable.
         optim = torch.optim.SGD(learned, lr=0.0, momentum=0.9)
 
-        def our_loss() -> Tensor:
+        def ours(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
             if hasattr(model, "loss"):
-                return model(image, label)[0]
-            return F.cross_entropy(model(image), label)
+                loss, logits = model(image, label)
+            else:
+                logits = model(image)
+                loss = F.cross_entropy(logits, label)
+            loss.backward()
+            return loss.detach(), logits.detach()
 
-        def plain_loss() -> Tensor:
-            return PLAIN_LOSS[case.method](model, self.clip, image, label)
+        def plainly(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+            loss = PLAIN_LOSS[case.method](model, self.clip, image, label)
+            loss.backward()
+            return loss.detach(), loss.detach()
 
-        def step(loss_of: Callable[[], Tensor]) -> Work:
+        def step(passes: Passes) -> Work:
+            draws = isinstance(model, Meta) and passes is not plainly
+
             def work() -> list[Tensor]:
                 random.seed(3), torch.manual_seed(3)  # both paths divide and mix a batch alike
                 optim.zero_grad()
-                loss = loss_of()
-                loss.backward()
+                loss, _ = passes(*(model.divided(image, label) if draws else (image, label)))
                 optim.step()
-                return [loss.detach(), *(p.grad for p in learned)]
+                return [loss, *(p.grad for p in learned)]
 
             return work
 
-        return {"plain": step(plain_loss), "ours": step(our_loss)}
+        module = model.model if isinstance(model, Meta) else model
+        return self.steps(step, {"plain": plainly, "ours": ours}, module)
 
 
 def select(args: argparse.Namespace) -> list[Case]:
@@ -164,13 +173,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20, help="for each case, about")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: does it run at all?")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "fp16"))
     parser.add_argument("--json", help="file for the results; those of other cases stay in it")
     args = parser.parse_args()
     device = torch.device(args.device)
     report: dict[str, Any] = {**describe_run(device=args.device), "results": []}
-    report |= {"threads": torch.get_num_threads(), "precision": "fp32"}
-    report |= rates(device, torch.float32)
-    bench = FamilyBench(device, "fp32", class_names(), SMALL if args.tiny else REAL)
+    report |= {"threads": torch.get_num_threads(), "precision": args.precision}
+    report |= rates(device, torch.float16 if args.precision == "fp16" else torch.float32)
+    bench = FamilyBench(device, args.precision, class_names(), SMALL if args.tiny else REAL)
     room = int(0.8 * free_bytes(device))
     for case in select(args):
         result = measure(bench, case, args.seconds, room, compared=True)

@@ -35,7 +35,7 @@ def encode_deep_prompts(
     x = x.permute(1, 0, 2)  # (L, N, D)
     for i, block in enumerate(clip_model.transformer.resblocks):
         if deep is not None and 1 <= i <= len(deep):
-            own = deep[i - 1][:, None].expand(-1, x.shape[1], -1)  # (M, N, D)
+            own = deep[i - 1][:, None].expand(-1, x.shape[1], -1).type(x.dtype)  # (M, N, D)
             x = torch.cat([x[:1], own, x[1 + len(own) :]])
         x = block(x)
     x = clip_model.ln_final(x.permute(1, 0, 2)).type(clip_model.dtype)
@@ -46,15 +46,16 @@ def encode_prompted_images(
     visual: nn.Module, image: Tensor, prompts: Tensor, deep: Tensor | None
 ) -> Tensor:
     """Images, with (M, D) vectors behind their patches, and (J, M, D) from block 2 on → (B, E)."""
-    x = visual.conv1(image).flatten(2).transpose(1, 2)  # (B, patches, D)
-    first = visual.class_embedding.expand(len(x), 1, -1)
-    x = torch.cat([first, x], dim=1) + visual.positional_embedding
+    x = visual.conv1(image.type(visual.conv1.weight.dtype))
+    x = x.flatten(2).transpose(1, 2)  # (B, patches, D)
+    first = visual.class_embedding.expand(len(x), 1, -1).type(x.dtype)
+    x = torch.cat([first, x], dim=1) + visual.positional_embedding.type(x.dtype)
     length = x.shape[1]
-    x = visual.ln_pre(torch.cat([x, prompts.expand(len(x), -1, -1)], dim=1))
+    x = visual.ln_pre(torch.cat([x, prompts.expand(len(x), -1, -1).type(x.dtype)], dim=1))
     x = x.permute(1, 0, 2)
     for i, block in enumerate(visual.transformer.resblocks):
         if deep is not None and 1 <= i <= len(deep):
-            own = deep[i - 1][:, None].expand(-1, x.shape[1], -1)
+            own = deep[i - 1][:, None].expand(-1, x.shape[1], -1).type(x.dtype)
             x = torch.cat([x[:length], own])
         x = block(x)
     return visual.ln_post(x[0]) @ visual.proj
@@ -120,12 +121,12 @@ def tcp_features(model: nn.Module, clip_model: CLIP) -> Tensor:
     hidden = down(model.hand_written)
     own = up(hidden * torch.sigmoid(1.702 * hidden)).view(len(hidden), learner.n_ctx, -1)
     x = prompts_of(learner, learner.ctx) + clip_model.positional_embedding  # (C, L, D)
-    x = x.permute(1, 0, 2)
+    x = x.permute(1, 0, 2).type(clip_model.dtype)
     for i, block in enumerate(clip_model.transformer.resblocks):
         if i == learner.tree.depth:
-            x = torch.cat([x[:1], own.permute(1, 0, 2), x[1 + learner.n_ctx :]])
+            x = torch.cat([x[:1], own.permute(1, 0, 2).type(x.dtype), x[1 + learner.n_ctx :]])
         x = block(x)
-    x = clip_model.ln_final(x.permute(1, 0, 2))
+    x = clip_model.ln_final(x.permute(1, 0, 2)).type(clip_model.dtype)
     return _unit(x[torch.arange(len(x)), learner.eot] @ clip_model.text_projection)
 
 
@@ -141,7 +142,8 @@ def maple_loss(model: nn.Module, clip_model: CLIP, image: Tensor, label: Tensor)
 def promptsrc_loss(model: nn.Module, clip_model: CLIP, image: Tensor, label: Tensor) -> Tensor:
     """A training step's loss of a trainers.promptsrc.CustomCLIP; its text features are kept."""
     learner, visual, text = (model.prompts[name] for name in model.prompts)
-    scale, g = clip_model.logit_scale.exp(), model.frozen_text_features
+    scale = clip_model.logit_scale.exp()
+    g = model.frozen_text_features.type(clip_model.dtype)
     with torch.no_grad():
         f = _unit(clip_model.encode_image(image))
     f_p = _unit(encode_prompted_images(clip_model.visual, image, visual.VPT, visual.deep()))
@@ -186,7 +188,7 @@ def prometar_loss(trainer: Any, clip_model: CLIP, image: Tensor, label: Tensor) 
     )
     adapted = {}
     for (name, prompt), g_i, r_i in zip(theta.items(), g, r):
-        modulated = trainer.modulation(name, prompt, r_i)
+        modulated = model.modulation(name, prompt, r_i)
         adapted[name] = prompt - settings.ADAPT_LR * g_i - settings.LR_RATIO * modulated
     f, w = features(adapted, image)
     logits = scale * _unit(share * f[n:] + (1 - share) * f[:n]) @ w.t()

@@ -218,12 +218,18 @@ class Bench:
             return work
 
         passes = {name: passes_of(f) for name, f in self.forwards(case, model).items()}
+        return self.steps(step, passes, model)
+
+    def steps(
+        self, step: Callable[[Passes], Work], passes: dict[str, Passes], model: nn.Module
+    ) -> dict[str, Work]:
+        """Returns each path's step; ours is replayed on a GPU, as in training (PromptTrainer)."""
         works = {name: step(p) for name, p in passes.items()}
-        if self.device.type == "cuda":  # as in training, see PromptTrainer
+        if self.device.type == "cuda":
             graph = StepGraph(passes["ours"], model)
-            for _ in range(1 + CHECKS):
-                graph(image, label)
             counted, works["ours"] = works["ours"], step(graph)
+            for _ in range(1 + CHECKS):
+                works["ours"]()
             works["ours"].counted, works["ours"].graph = counted, graph
         return works
 

@@ -98,19 +98,23 @@ def sinkhorn(cost: Tensor, eps: float, max_iter: int, threshold: float) -> Tenso
     m, n = cost.shape[-2:]
     r, c = kernel.new_ones(*cost.shape[:-2], m, 1), kernel.new_ones(*cost.shape[:-2], n, 1)
     active = torch.ones_like(r[..., :1, :], dtype=torch.bool)  # (..., 1, 1)
+    # What is traced or recorded is done again without an `if`.
+    recorded = torch.compiler.is_compiling() or (
+        cost.is_cuda and torch.cuda.is_current_stream_capturing()
+    )
     for _ in range(max_iter):
         new_r = 1 / (m * (kernel @ c))
         new_c = 1 / (n * (kernel.mT @ new_r))
         change = (new_r - r).abs().mean(dim=-2, keepdim=True)
         r, c = torch.where(active, new_r, r), torch.where(active, new_c, c)
         active = active & (change >= threshold)
-        if not torch.compiler.is_compiling() and not active.any():  # no program traces an `if`
+        if not recorded and not active.any():
             break
     return r * kernel * c.mT
 
 
 @TRAINER_REGISTRY.register()
-@frozen_clip(image_features=False)
+@frozen_clip(image_features=False, capturable_step=True)
 class PLOT(PromptTrainer):
     """Prompt learning with optimal transport, https://arxiv.org/abs/2210.01253."""
 

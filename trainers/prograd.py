@@ -56,7 +56,7 @@ class CustomCLIP(GuidedCLIP):
 
 
 @TRAINER_REGISTRY.register()
-@frozen_clip(image_features=True)
+@frozen_clip(image_features=True, capturable_step=True)
 class ProGrad(GuidedTrainer):
     """Prompt-aligned gradient, https://arxiv.org/abs/2205.14865."""
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,11 @@ class CustomCLIP(VLGuidedCLIP):
 
     config_node = "PROMETAR"
 
+    def __init__(self, cfg: CfgNode, *args: Any) -> None:
+        super().__init__(cfg, *args)
+        prompts, settings = dict(self.learned.named_parameters()), cfg.TRAINER.PROMETAR
+        self.modulation = GradientModulation(prompts, settings.DIM_RATE)
+
     def forward(self, image: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) → logits (B, C), or image (B, E) and class features (C, E)."""
         if features:
@@ -107,7 +113,7 @@ class CustomCLIP(VLGuidedCLIP):
 
 
 @TRAINER_REGISTRY.register()
-@frozen_clip(image_features=False)
+@frozen_clip(image_features=False, capturable_step=True)
 class ProMetaR(VLTrainer):
     """Prompt learning via meta-regularization, https://arxiv.org/abs/2404.00851."""
 
@@ -128,11 +134,25 @@ class ProMetaR(VLTrainer):
 
     def build_model(self) -> None:
         super().build_model()
-        prompts, optim_cfg = dict(self.learned.named_parameters()), self.cfg.OPTIM_VNET
-        self.modulation = GradientModulation(prompts, self.settings(self.cfg).DIM_RATE)
-        optim = build_optimizer(self.modulation.to(self.device), optim_cfg)
+        phi, optim_cfg = self.model.modulation, self.cfg.OPTIM_VNET
+        optim = build_optimizer(phi, optim_cfg)
         sched = build_lr_scheduler(optim, optim_cfg)
-        self.register_model(*self.only_for_training, self.modulation, optim, sched)
+        self.register_model(*self.only_for_training, phi, optim, sched)
+        # Meta-test's and meta-train's in a step's virtual task; a replayed step reads them here.
+        self.shares = torch.tensor([0.5, 0.5], device=self.device)
+
+    def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
+        return self.divided(*super().parse_batch_train(batch))
+
+    def divided(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws a task: returns images and labels, (B, ...), with those of meta-train first."""
+        # Images by classes in random order; nothing is read back. A class at the cut is in both.
+        place = torch.randperm(self.model.prompt_learner.n_cls).to(label.device, non_blocking=True)
+        order = place[label].argsort(stable=True)
+        settings = self.settings(self.cfg)
+        share = random.betavariate(settings.MIXUP_ALPHA, settings.MIXUP_BETA)
+        self.shares.copy_(torch.tensor([share, 1 - share]), non_blocking=True)
+        return image[order], label[order]
 
     def passes(self, forward: Callable, inputs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         loss, logits = self.meta_loss(inputs, label)
@@ -140,19 +160,14 @@ class ProMetaR(VLTrainer):
         return loss.detach(), logits.detach()
 
     def meta_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W), labels (B,) → L of a virtual task after the inner step, logits."""
-        # Images by classes in random order; nothing is read back. A class at the cut is in both.
-        place = torch.randperm(self.model.prompt_learner.n_cls).to(label.device, non_blocking=True)
-        order = place[label].argsort(stable=True)
-        image, label, n = image[order], label[order], max(1, len(label) // 2)
-        settings = self.settings(self.cfg)
-        share = random.betavariate(settings.MIXUP_ALPHA, settings.MIXUP_BETA)
+        """A divided batch → L of a virtual task after the inner step, and its logits."""
+        n = max(1, len(label) // 2)
         adapted = self.adapt(image[:n], label[:n])
         # The same modules under two names are no tied weights: torch would not put them back.
         call = partial(functional_call, self.model, adapted, tie_weights=False)
         with self.autocast():
             features = call((image,), {"features": True})
-            return virtual_task(self.model.logit_scale, features, label, n, share)
+            return virtual_task(self.model.logit_scale, features, label, n, self.shares)
 
     def adapt(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """The inner step on meta-train: returns theta', by the names that the model has for it."""
@@ -165,14 +180,14 @@ class ProMetaR(VLTrainer):
         r = torch.autograd.grad(regularizer, prompts, create_graph=second)
         adapted = {}
         for name, prompt, g_i, r_i in zip(names, prompts, g, r):
-            modulated = self.modulation(name, prompt if second else prompt.detach(), r_i)
+            modulated = self.model.modulation(name, prompt if second else prompt.detach(), r_i)
             step = settings.ADAPT_LR * g_i + settings.LR_RATIO * modulated
             adapted[f"prompts.{name}"] = prompt - step
         return adapted
 
 
 def virtual_task(
-    logit_scale: Tensor, features: tuple[Tensor, Tensor], label: Tensor, n: int, share: float
+    logit_scale: Tensor, features: tuple[Tensor, Tensor], label: Tensor, n: int, shares: Tensor
 ) -> tuple[Tensor, Tensor]:
     """L on images of meta-test, each mixed with one of meta-train; one image alone with itself.
 
@@ -181,7 +196,7 @@ def virtual_task(
         features: of images (B, E), the first n meta-train's, and of classes (C, E), of length 1.
         label: (B,).
         n: images of meta-train.
-        share: of meta-test in the mixture, 0 to 1.
+        shares: of meta-test and of meta-train in the mixture, (2,); their sum is 1.
 
     Returns:
         The loss, (), and logits of the mixtures (B - n, C).
@@ -189,7 +204,8 @@ def virtual_task(
     image_features, text_features = features
     n_test = max(1, len(label) - n)
     partner = torch.arange(n_test, device=label.device) % n
-    mixed = share * image_features[-n_test:] + (1 - share) * image_features[partner]
+    test, train = shares
+    mixed = test * image_features[-n_test:] + train * image_features[partner]
     logits = cosine_logits(logit_scale, normalize(mixed), text_features)
-    loss = share * F.cross_entropy(logits, label[-n_test:])
-    return loss + (1 - share) * F.cross_entropy(logits, label[partner]), logits
+    losses = [F.cross_entropy(logits, label[i]) for i in (slice(-n_test, None), partner)]
+    return test * losses[0] + train * losses[1], logits

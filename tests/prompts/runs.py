@@ -48,17 +48,20 @@ METHODS = {
 FEW = ("DATASET.NUM_SHOTS", "4", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "OPTIM.LR", "0.02")
 
 
-def train(data: Path, out: Path, method: str = "CoOp", *opts: str, epoch: int = 1) -> Path:
+def train(
+    data: Path, out: Path, method: str = "CoOp", *opts: str, epoch: int = 1, **flags: object
+) -> Path:
     """Trains on five classes of the small EuroSAT tree; returns the folder.
 
     Args:
         method: a key of METHODS.
         opts: other settings, which win.
+        flags: of `train.py`.
     """
     trainer, keys = method.partition(",")[0], METHODS.get(method, ())
     place = f"TRAINER.{trainer.upper()}."
     own = [k if "." in k or i % 2 else place + k for i, k in enumerate(keys)]
-    run(data, out, *FEW, *own, *opts, trainer=trainer, epoch=epoch)
+    run(data, out, *FEW, *own, *opts, trainer=trainer, epoch=epoch, **flags)
     return out
 
 

@@ -42,7 +42,7 @@ class Plain:
     def __init__(self, trainer: ProMetaR) -> None:
         copies = {k: v.detach().clone() for k, v in trainer.learned.named_parameters()}
         self.theta = {k: v.requires_grad_() for k, v in copies.items()}
-        state = trainer.modulation.state_dict()
+        state = trainer.model.modulation.state_dict()
         self.phi = {k: v.clone().requires_grad_() for k, v in state.items()}
         self.clip, self.model = golden_clip("vit_a"), trainer.model
 
@@ -107,14 +107,14 @@ def test_a_step(size: int, first_order: bool):
     trainer = trainer_of([batch], **{f"{NODE}.FAST_ADAPTATION": first_order})
     plain = Plain(trainer)
     order, share = draws(batch["label"])
-    loss, _ = trainer.passes(trainer.model, batch["img"], batch["label"])
+    loss, _ = trainer.passes(trainer.model, *trainer.parse_batch_train(batch))
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second gradient
         expected = plain.loss(batch["img"][order], batch["label"][order], share, first_order)
         expected.backward()
     assert_close(loss, expected, 2e-5, "loss")
     for name, prompt in trainer.learned.named_parameters():
         assert_close(prompt.grad, plain.theta[name].grad, 2e-4, name)
-    for name, weight in trainer.modulation.named_parameters():
+    for name, weight in trainer.model.modulation.named_parameters():
         assert_close(weight.grad, plain.phi[name].grad, 2e-4, name)
 
 
@@ -124,7 +124,7 @@ def test_the_second_order_is_seen():
         (batch,) = make_batches(4)
         trainer = trainer_of([batch], **{f"{NODE}.FAST_ADAPTATION": first_order})
         draws(batch["label"])
-        trainer.passes(trainer.model, batch["img"], batch["label"])
+        trainer.passes(trainer.model, *trainer.parse_batch_train(batch))
         gradients.append(trainer.model.prompt_learner.ctx.grad)
     difference = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
     assert difference > 0.01
@@ -134,7 +134,7 @@ def test_the_prompts_themselves_stay_where_they_are_until_the_step():
     (batch,) = make_batches(4)
     trainer = trainer_of([batch])
     before = {k: v.detach().clone() for k, v in trainer.learned.named_parameters()}
-    trainer.passes(trainer.model, batch["img"], batch["label"])
+    trainer.passes(trainer.model, *trainer.parse_batch_train(batch))
     for name, prompt in trainer.learned.named_parameters():
         assert prompt.is_leaf and torch.equal(prompt, before[name])
 
@@ -168,7 +168,7 @@ def test_the_modulation_takes_no_more_than_there_is():
 def test_a_virtual_task_of_meta_test_alone():
     features = unit(torch.randn(4, 8)), unit(torch.randn(5, 8))
     label, scale = torch.tensor([0, 1, 2, 3]), torch.tensor(2.0)
-    loss, logits = virtual_task(scale, features, label, 2, share=1.0)
+    loss, logits = virtual_task(scale, features, label, 2, torch.tensor([1.0, 0.0]))
     expected = scale.exp() * features[0][2:] @ features[1].t()
     assert_close(logits, expected, 1e-5)
     assert_close(loss, F.cross_entropy(expected, label[2:]), 1e-5)
