@@ -45,6 +45,7 @@ NEEDED = {
     "matplotlib": "matplotlib",
     "sklearn": "scikit-learn",
     "pytest": "pytest",
+    "xdist": "pytest-xdist",
     "hypothesis": "hypothesis",
 }
 FIND_MISSING = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.bars import GPU_BARS, GPU_JOB_BARS, Bar
+from benchmarks.gpu_day.plan import FAMILY
 
 HOMEWORK = "eurosat CoCoOp"
 JOBS = ("eurosat CoOp", "caltech101 CoCoOp", "caltech101 CoOp")
@@ -79,6 +80,15 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
     "homework": (
         *GPU_JOB_BARS,
         *_job(HOMEWORK),
+    ),
+    "family": tuple(
+        figure
+        for key in FAMILY
+        for figure in (
+            _figure(f"{key}: seconds", key, "ours_seconds"),
+            _figure(f"{key}: times faster", key, "ratio"),
+            _figure(f"{key}: steps are replayed", key, "captured", least=1),
+        )
     ),
     "jobs": tuple(figure for key in JOBS for figure in _job(key)),
     "image": tuple(

@@ -13,12 +13,15 @@ import torch
 
 from benchmarks.gpu_day.part import ROOT, Result, run_part
 
+PROCESSES = "4"  # share the card: models are tiny
+
 
 def measure(device: torch.device) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junit-xml={report}"]
-        code = subprocess.run([*command, *files_with_gpu_tests()], cwd=ROOT, check=False).returncode
+        command = [sys.executable, "-m", "pytest", "-q", "-n", PROCESSES, "-m", "gpu"]
+        command += [f"--junit-xml={report}", *files_with_gpu_tests()]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
         yield {"key": "tests", "exit_code": code, **counts(report)}
 
 

@@ -12,6 +12,9 @@ STEPS = [
 ]
 
 
+FAMILY = [f"step {method} {n} b4" for method in ("MaPLe", "PromptSRC", "ProMetaR") for n in (5, 50)]
+
+
 @dataclass(frozen=True)
 class Part:
     """A program that writes a JSON file with "results".
@@ -47,7 +50,7 @@ PARTS = (
     Part(
         "text",
         "training steps beside the papers' formula, with the bars of time and memory",
-        3,
+        2.5,
         f"benchmarks/text_encoding.py {ON_GPU} --seconds 2 --only {shlex.join(STEPS)}",
         "benchmarks/text_encoding.py --tiny --seconds 0 --only 'step CoCoOp 5 b4'",
     ),
@@ -55,6 +58,13 @@ PARTS = (
     _own("half", "fp16 against float64, ours beside the public path", 1.5, "half_precision"),
     _own("profile", "kernels a step, gaps, the ten longest kernels", 2, "step_profile"),
     _own("tests", "pytest -m gpu", 3.5, "gpu_tests"),
+    Part(
+        "family",
+        "training steps of other methods beside the same written plainly",
+        1.5,
+        f"benchmarks/family.py {ON_GPU} --seconds 1 --only {shlex.join(FAMILY)}",
+        "benchmarks/family.py --tiny --seconds 0 --only 'step MaPLe 5 b4'",
+    ),
     _own("jobs", "the other whole jobs, graphs on and off", 4, "jobs"),
     Part(
         "image",
@@ -64,7 +74,7 @@ PARTS = (
         "--backbones ViT-B/16 RN50",
         "benchmarks/image_encoding.py --seconds 0 --batches 1 --backbones ViT-B/32",
     ),
-    _own("sweep", "the digits with four workers: twice, and by UUID", 3.5, "digits"),
+    _own("sweep", "the digits with four workers: twice, and by UUID", 2.5, "digits"),
     Part(
         "loaders",
         "images a second that reach a model",

@@ -45,17 +45,26 @@ TRAINERS = {  # file, class → folder of its checkpoints, what it learns
 
 
 SLOW = ("MiniWide",)  # of full width
+WHERE = [
+    "CPU",
+    pytest.param("GPU", marks=pytest.mark.gpu),
+    pytest.param("beside a GPU", marks=pytest.mark.gpu),
+]
 
 
 @pytest.mark.parametrize(
     ("file", "name"),
     [pytest.param(*it, id=it[1], marks=[pytest.mark.slow] * (it[1] in SLOW)) for it in TRAINERS],
 )
-def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str):
+@pytest.mark.parametrize("where", WHERE)
+def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str, where: str):
     foreign(file)
+    if where == "beside a GPU":
+        torch.zeros(1, device="cuda")  # it is there, and stays unused
     common = {"trainer": name, "dataset": "digits", "recipe": "tiny"}
     out, again = tmp_path / "base", tmp_path / "new"
-    opts = (*FEW, "OPTIM.LR", "0.5", "TRAIN.CHECKPOINT_FREQ", "1", "OPTIM.WARMUP_EPOCH", "-1")
+    few = (*FEW, "USE_CUDA", str(where == "GPU"))
+    opts = (*few, "OPTIM.LR", "0.5", "TRAIN.CHECKPOINT_FREQ", "1", "OPTIM.WARMUP_EPOCH", "-1")
     run(digits, out, *opts, epoch=2, **common)
     folder, learned = TRAINERS[file, name]
     first, second = (
@@ -64,7 +73,7 @@ def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str
     )
     changed = {key for key in first if not torch.equal(first[key], second[key])}
     assert changed == learned
-    run(digits, again, *FEW, eval_only=True, model_dir=str(out), load_epoch=2,
+    run(digits, again, *few, eval_only=True, model_dir=str(out), load_epoch=2,
         **{**common, "subsample_classes": "new"})  # fmt: skip
     base, new = record(out), record(again)
     assert (base["classes"], new["classes"]) == ("base", "new")
@@ -73,7 +82,8 @@ def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str
     assert TRAINER_REGISTRY.get(name).__module__ == f"trainers.{file}"
     if name in SLOW:  # it takes a GPU for granted there, too
         trainer = build(read_run(out), ["three", "eight"])
-        assert trainer.model_inference(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+        images = torch.zeros(1, 3, 32, 32, device=trainer.device)
+        assert trainer.model_inference(images).shape == (1, 2)
 
 
 def test_parts_of_its_own(foreign, digits: Path, tmp_path: Path):
