@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 # On a CPU most of these take 5 to 30 times as long in half precision as in float32.
@@ -62,7 +63,13 @@ def _to_half(value: Any) -> Any:
     return value.half() if isinstance(value, Tensor) else value
 
 
-_now: list[OnTheCPU] = []
+def _on_no_gpu(module: nn.Module, args: tuple) -> None:
+    """Calls what a DataParallel holds as it is: made beside a GPU, it wants to spread it."""
+    if isinstance(module, nn.DataParallel):
+        module.device_ids = []
+
+
+_now: list[Callable[[], None]] = []  # what ends it
 
 
 def keep_on_the_cpu(wanted: bool) -> None:
@@ -71,7 +78,9 @@ def keep_on_the_cpu(wanted: bool) -> None:
     A trainer is built here and run elsewhere, so there is no block that it could be a context of.
     """
     if wanted and not _now:
-        _now.append(OnTheCPU())
-        _now[0].__enter__()
-    elif _now and not wanted:
-        _now.pop().__exit__(None, None, None)
+        mode = OnTheCPU()
+        mode.__enter__()
+        _now.append(lambda: mode.__exit__(None, None, None))
+        _now.append(register_module_forward_pre_hook(_on_no_gpu).remove)
+    while _now and not wanted:
+        _now.pop()()

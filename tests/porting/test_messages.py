@@ -88,6 +88,21 @@ def test_what_is_put_on_a_gpu_that_is_not_there(cuda: str | torch.device):
             torch.zeros(1).cuda()
 
 
+def test_a_module_that_was_to_be_spread_over_gpus():
+    """As nn.DataParallel makes it beside a GPU that the run does not use."""
+    spread = torch.nn.DataParallel(torch.nn.Linear(3, 2))
+    keep_on_the_cpu(True)
+    try:
+        for _ in range(2):
+            spread.device_ids, spread.src_device_obj = [0], torch.device("cuda:0")
+            assert torch.equal(spread(torch.ones(1, 3)), spread.module(torch.ones(1, 3)))
+    finally:
+        keep_on_the_cpu(False)
+    spread.device_ids = [0]
+    with pytest.raises(RuntimeError, match="on device"):
+        spread(torch.ones(1, 3))
+
+
 def test_half_precision_on_a_cpu():
     """Products are summed in float32; what does not fit together still does not."""
     x, weight = (torch.randn(3, 8, generator=torch.manual_seed(i)).half() for i in (0, 1))
