@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu_day.part import ROOT, Result, run_part
 
-PROCESSES = "4"  # share the card: models are tiny
+PROCESSES = "8"  # share the card: models are tiny
 
 
 def measure(device: torch.device) -> Iterator[Result]:
