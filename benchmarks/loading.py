@@ -30,12 +30,12 @@ from yacs.config import CfgNode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import describe_run
+from benchmarks.machine import add_result, describe_run
 from dassl.config import get_cfg_default
 from dassl.data import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
-from dassl.utils import read_image, write_json
+from dassl.utils import read_image
 from dassl.utils.logger import quiet
 from features.reading import ENCODED_AT_ONCE, ByteImages, joined, reading_loader
 
@@ -199,8 +199,8 @@ def measure_bytes(
     }
 
 
-def show(report: dict[str, Any], result: dict[str, Any]) -> None:
-    report["results"].append(result)
+def show(report: dict[str, Any], result: dict[str, Any], path: str | None) -> None:
+    add_result(report, result, path)
     print(
         "{loading:5} {num_workers} workers: {ours_images_per_s:6.0f} images/s, plain "
         "{plain_images_per_s:6.0f}, ratio {ratio:.2f}".format(**result),
@@ -234,12 +234,11 @@ def main() -> None:
             cfg.merge_from_file(str(RECIPE))
             cfg.DATALOADER.NUM_WORKERS = n_workers
             for is_train, n_images in ((True, args.train_images), (False, args.test_images)):
-                show(report, measure(cfg, items[:n_images], is_train, args.rounds))
+                show(report, measure(cfg, items[:n_images], is_train, args.rounds), args.json)
             device = torch.device(args.device)
-            show(report, measure_bytes(cfg, items[: args.test_images], device, args.rounds))
-    if args.json:
-        write_json(report, args.json)
-    else:
+            result = measure_bytes(cfg, items[: args.test_images], device, args.rounds)
+            show(report, result, args.json)
+    if not args.json:
         print(json.dumps({k: v for k, v in report.items() if k != "results"}, indent=2))
 
 

@@ -57,7 +57,7 @@ PARTS = (
     _own("homework", "the whole homework, graphs on and off", 2.5, "homework"),
     _own("half", "fp16 against float64, ours beside the public path", 1.5, "half_precision"),
     _own("profile", "kernels a step, gaps, the ten longest kernels", 2, "step_profile"),
-    _own("tests", "pytest -m gpu", 3.5, "gpu_tests"),
+    _own("tests", "pytest -m gpu", 3, "gpu_tests"),
     Part(
         "family",
         "training steps of other methods beside the same written plainly",
@@ -78,8 +78,8 @@ PARTS = (
     Part(
         "loaders",
         "images a second that reach a model",
-        1,
-        "benchmarks/loading.py --workers 0 8 --rounds 3 --device cuda",
+        1.5,
+        "benchmarks/loading.py --workers 8 --rounds 3 --device cuda",
         "benchmarks/loading.py --workers 0 --rounds 1 --train-images 32 --test-images 32",
     ),
 )
