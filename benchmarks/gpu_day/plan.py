@@ -61,11 +61,11 @@ PARTS = (
     Part(
         "family",
         "training steps of other methods beside the same written plainly",
-        1.5,
+        2,
         f"benchmarks/family.py {ON_GPU} --seconds 1 --only {shlex.join(FAMILY)}",
         "benchmarks/family.py --tiny --seconds 0 --only 'step MaPLe 5 b4'",
     ),
-    _own("jobs", "the other whole jobs, graphs on and off", 4, "jobs"),
+    _own("jobs", "the other whole jobs, graphs on and off", 3.5, "jobs"),
     Part(
         "image",
         "image encoder at 32 and 256 images",
