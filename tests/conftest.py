@@ -22,10 +22,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # so do those of processes that t
 os.fsync = lambda descriptor: None  # no test cuts the power
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cases", type=int, default=0, help="of each test at most so many; 0: all")
+
+
+@pytest.hookimpl(trylast=True)  # after -m has chosen
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if most := config.getoption("--cases"):
+        _leave_out_cases(config, items, most)
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def _leave_out_cases(config: pytest.Config, items: list[pytest.Item], most: int) -> None:
+    """Keeps, of the cases of each test, the first, the last and some between."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for some in cases.values():
+        steps = max(1, min(most, len(some)) - 1)
+        kept |= {some[round(i * (len(some) - 1) / steps)] for i in range(min(most, len(some)))}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -86,6 +86,7 @@ def test_encoders_know_nothing_but_the_tools_of_the_engine():
         assert not {"yacs", "yacs.config"} & imported(path), path
 
 
+@pytest.mark.slow
 def test_importing_encoders_registers_nothing_and_needs_no_yacs():
     code = (
         "import sys; sys.modules['yacs'] = None; import encoders; "

@@ -25,6 +25,7 @@ def test_every_bar_is_measured():
     assert {key for bar in FAMILY_BARS for key in bar.keys} <= {case.key for case in CASES}
 
 
+@pytest.mark.slow
 def test_its_lines(monkeypatch, capsys):
     command = "family.py --tiny --seconds 0 --only 'MaPLe 5' 'text TCP 5'"
     monkeypatch.setattr("sys.argv", shlex.split(command))

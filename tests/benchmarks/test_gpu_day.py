@@ -188,6 +188,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
         require_all("cpu", environment)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_one_sentence(monkeypatch):
     monkeypatch.setattr(day, "NEEDED", {"json": "json"})

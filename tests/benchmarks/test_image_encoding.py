@@ -54,6 +54,7 @@ def test_other_features_are_no_result(small, monkeypatch):
         run(monkeypatch, "--backbones", "ViT-B/16", "--batches", "2")
 
 
+@pytest.mark.slow
 def test_bar(small, monkeypatch, capsys):
     for ratio, bf16_ratio, missed in ((2.0, 1.6, 0), (1.99, 1.6, 1), (2.0, 1.59, 1)):
         result = {"key": "ViT-B/16 b32", "ratio": ratio, "bf16_ratio": bf16_ratio}

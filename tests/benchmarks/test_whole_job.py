@@ -64,6 +64,7 @@ def test_ours_is_scaled_but_for_what_happens_once():
     assert sum(whole[part] for part in PARTS) == pytest.approx(whole["total"])
 
 
+@pytest.mark.slow
 def test_clock():
     """Parts within parts count once, other threads do not, and what happens once is taken out."""
 

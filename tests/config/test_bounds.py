@@ -186,6 +186,7 @@ def test_arbitrary_yaml(tmp_path, text):
         assert "config.yaml" in str(error)
 
 
+@pytest.mark.slow
 @WITHIN
 @given(data=st.data())
 def test_mutated_files(tmp_path, data):

@@ -69,6 +69,7 @@ def test_draws_are_those_of_a_loader_with_restarted_workers(items, cores, n_work
     assert_same(passes(loader(cfg, items, is_train), 3), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("n_cores", [1, 2, 3, 4])
 def test_draws_do_not_depend_on_the_number_of_cores(items, cores, n_cores):

@@ -71,6 +71,7 @@ def test_differing_and_unknown_samples_are_told_apart(tmp_path, capsys):
     assert dataset.provenance == {"split_digest": dataset.split_digest, "few_shot": {}}
 
 
+@pytest.mark.slow
 def test_27000_images_are_read_in_well_under_a_second(tmp_path):
     fixtures.make("EuroSAT", tmp_path)
     seconds = []

@@ -190,6 +190,7 @@ def test_numbers_of_classes_that_are_none(name, file, old, new, tmp_path, monkey
         build(name, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file", "content"),
     [

@@ -68,6 +68,7 @@ def test_every_image_by_its_path(store: str, data: Path, tmp_path: Path):
         assert sum(map(int, row.values())) == per_class[name]["total"]
 
 
+@pytest.mark.slow
 def test_features_and_images_give_the_same(data: Path, tmp_path: Path):
     for name, store in (("features", "1024"), ("images", "0")):
         run(data, tmp_path / name, *FEW, *ON, "MODEL.FEATURES.STORE_MB", store, epoch=1)
@@ -89,6 +90,7 @@ def test_validation_between_epochs_writes_nothing(data: Path, tmp_path: Path, mo
     assert saved == [record(tmp_path)["total"]]
 
 
+@pytest.mark.slow
 def test_numbers_and_identity_stay_the_same(data: Path, tmp_path: Path):
     for name, opts in (("off", ()), ("on", ON)):
         run(data, tmp_path / name, *FEW, *opts, epoch=1)
@@ -162,6 +164,7 @@ def test_finished_runs_are_tested_again_and_not_trained(data: Path, tmp_path: Pa
         assert do(one, data, tmp_path, analyse=True).state == "known"
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_same_as_when_it_is_tested_again(data: Path, tmp_path: Path):
     one = replace(TRAIN, seed=2)
     assert do(one, data, tmp_path, analyse=True).state == "done"
@@ -172,6 +175,7 @@ def test_a_run_writes_the_same_as_when_it_is_tested_again(data: Path, tmp_path: 
     assert (folder / FILES[0]).read_text() == first
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_anew_drops_the_old_analysis(data: Path, tmp_path: Path):
     one = replace(TRAIN, seed=3)
     do(one, data, tmp_path, analyse=True)

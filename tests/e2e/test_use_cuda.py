@@ -45,6 +45,7 @@ def forbidden_gpu(monkeypatch):
         torch.zeros(1, device="cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_training_and_evaluating(data, tmp_path, method):
     opts = (*OFF, "TEST.ERROR_ANALYSIS", "True")

@@ -253,6 +253,7 @@ def bombs(good: Path, folder: Path) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 def test_bombs(tmp_path):
     good = save_script(Shell(), tmp_path / "good.pt")
     for name, path in bombs(good, tmp_path).items():

@@ -257,6 +257,7 @@ def load_by_name() -> CLIP:
     return load_clip(cfg, "fp32")
 
 
+@pytest.mark.slow
 def test_fetched_once(server, tmp_path):
     for _ in range(2):
         check_same_features(load_by_name(), finer_clip())
@@ -264,6 +265,7 @@ def test_fetched_once(server, tmp_path):
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["ViT-B-32.pt"]
 
 
+@pytest.mark.slow
 def test_interrupted_download_goes_on(server, tmp_path):
     part = tmp_path / "cache" / "ViT-B-32.pt.part"
     part.parent.mkdir()
@@ -273,6 +275,7 @@ def test_interrupted_download_goes_on(server, tmp_path):
     assert not part.exists()
 
 
+@pytest.mark.slow
 def test_spoilt_part_is_fetched_anew(server, tmp_path):
     part = tmp_path / "cache" / "ViT-B-32.pt.part"
     part.parent.mkdir()
@@ -288,6 +291,7 @@ def test_wrong_checksum(server, tmp_path, monkeypatch):
     assert not (tmp_path / "cache" / "ViT-B-32.pt").exists()
 
 
+@pytest.mark.slow
 def test_damaged_file_in_the_cache_is_fetched_anew(server, tmp_path):
     path = tmp_path / "cache" / "ViT-B-32.pt"
     path.parent.mkdir()
@@ -351,6 +355,7 @@ def test_sizes_that_nobody_stored(tmp_path, content):
         load(path)
 
 
+@pytest.mark.slow
 def test_a_state_dict_in_a_compressed_zip_file(tmp_path):
     """A megabyte that would become a gigabyte: torch unpacks what it never packs."""
     plain, path = tmp_path / "plain.pt", tmp_path / "clip.pt"
@@ -362,6 +367,7 @@ def test_a_state_dict_in_a_compressed_zip_file(tmp_path):
         load(path)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

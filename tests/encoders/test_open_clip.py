@@ -185,6 +185,7 @@ def test_texts_are_read_as_open_clip_reads_them():
         assert [ours.encode(text) for text in TEXTS] == [OPENAI.encode(text) for text in TEXTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize("kind", ["vit", "convnext"])
 def test_a_folder_s_weights_are_loaded(tmp_path, precision, kind):

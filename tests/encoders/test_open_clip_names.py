@@ -241,6 +241,7 @@ def test_how_images_were_prepared_is_known():
     assert open_clip.preprocessing(Source("ViT-B-16-plus-240", file="x")) == {"size": 240}
 
 
+@pytest.mark.slow
 @needs_open_clip
 def test_one_file_read_in_two_ways_is_two_models(tmp_path):
     """Heads and activation do not show in weights: features that are stored, and a shared CLIP."""

@@ -173,6 +173,7 @@ def test_the_generator_is_left_as_loading_leaves_it(model):
         assert torch.equal(skipped, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_what_belongs_to_the_classes_of_a_run_goes_with_it(data, tmp_path):
     do("coop1", data, tmp_path / "a")
     do("zero-shot", data, tmp_path / "b")

@@ -50,6 +50,7 @@ def test_shapes_are_openai_layout(state_dict: dict[str, torch.Tensor]) -> None:
     assert width % 64 == 0 and text_width % 64 == 0  # heads are width // 64
 
 
+@pytest.mark.slow
 def test_in_the_widths_of_vit_b16(
     state_dict: dict[str, torch.Tensor], model: torch.nn.Module
 ) -> None:

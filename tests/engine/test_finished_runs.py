@@ -105,6 +105,7 @@ def test_a_record_that_cannot_be_true(what: str, finished: Path, resume, capsys)
     assert len(list(read_records(path))) == 2
 
 
+@pytest.mark.slow
 def test_weights_that_are_others_now(finished: Path, weights: Path, resume):
     state, kept = load_tiny_state_dict(), weights.read_bytes()
     try:

@@ -73,6 +73,7 @@ def plain_loop(x: DataLoader, u: DataLoader, num_batches: int) -> Iterator[tuple
         yield tuple(pair)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "num_batches"), [("train_x", 5), ("train_u", 2), ("smaller_one", 2)]
 )

@@ -49,6 +49,7 @@ def test_what_fits_is_accepted():
         check(None, NOW, "model.pth.tar-1")
 
 
+@pytest.mark.slow
 def test_lists_that_hold_each_other(tmp_path: Path):
     """Half a kilobyte that is 2^40 texts for whoever goes through it."""
     nested: Any = ["lol"]

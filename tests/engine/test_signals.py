@@ -36,6 +36,7 @@ def test_at_once_where_nothing_changes():
             raise AssertionError("it was asked before")
 
 
+@pytest.mark.slow
 def test_the_second_ends():
     with StopSignals():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -175,6 +175,7 @@ def test_a_change_is_recorded_anew(fake, change):
     assert step.replays()
 
 
+@pytest.mark.slow
 def test_what_a_graph_reads_is_kept(fake):
     """A constant that nobody else holds any more must not be freed under a graph."""
 

@@ -136,6 +136,7 @@ def test_captured_training_follows_plain_training(graphs, trainer_class, precisi
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 def test_captured_steps_in_chunks(graphs):
     """Chunks that the backward pass computes again can be recorded, too."""
     results = []
@@ -229,6 +230,7 @@ def test_the_statement_is_not_inherited():
     assert CoCoOp.promise().capturable_step
 
 
+@pytest.mark.slow
 def test_a_graph_is_gone_after_training(fake, tmp_path, data):
     kept: list[PromptTrainer] = []
 

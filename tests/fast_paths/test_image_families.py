@@ -89,6 +89,7 @@ def test_double_precision(family):
     assert_close(ImageEncoder(visual, "torch")(image), visual(image), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["RN50", "ViT-B/16"])
 def test_layouts_of_memory(family):
     """Images of any strides, as views, crops and channels-last batches have them."""

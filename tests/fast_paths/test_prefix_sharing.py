@@ -160,6 +160,7 @@ def test_a_tower_of_one_layer():
 names = st.lists(st.integers(10, 14), min_size=1, max_size=8)  # few tokens: many shared beginnings
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     st.lists(names, min_size=1, max_size=30),

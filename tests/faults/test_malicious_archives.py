@@ -222,6 +222,7 @@ def test_many_headers_without_a_member(tmp_path):
     check_refused(tgz(tmp_path / "b.tgz", pax * 100_000))
 
 
+@pytest.mark.slow
 def test_bombs(tmp_path):
     zero = bytes(300 << 20)
     for archive in (
@@ -241,6 +242,7 @@ def test_bombs_of_other_compressions(tmp_path, opened):
     check_refused(archive, match="would become more than")
 
 
+@pytest.mark.slow
 def test_a_tail_that_unpacks_to_much(tmp_path):
     """Behind the end of the archive, where nobody looks."""
     path = tgz(tmp_path / "evil.tgz", header("x", 1), zeros(1), bytes(1024), bytes(300 << 20))

@@ -122,6 +122,7 @@ def test_resumed_run(data, tmp_path, history, monkeypatch, n_workers):
     assert_alike(*results)
 
 
+@pytest.mark.slow
 def test_generators_at_the_end_of_each_epoch(data, tmp_path, monkeypatch):
     """What is saved with a checkpoint is the state in which the plain path would be."""
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)

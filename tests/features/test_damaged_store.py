@@ -48,6 +48,7 @@ def check(folder: Path) -> None:
     assert kept.asked == []
 
 
+@pytest.mark.slow
 @FEW
 @given(data=st.data())
 def test_any_bytes(data: st.DataObject, tmp_path: Path):

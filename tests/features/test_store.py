@@ -203,6 +203,7 @@ def test_two_processes_compute_once(tmp_path):
     assert sorted(map(int, log.read_text().split())) == list(range(12))
 
 
+@pytest.mark.slow
 def test_killed_while_computing(tmp_path):
     """Its files stay, its lock is given back, the rest is computed."""
     log, store = tmp_path / "log", tmp_path / "store"

@@ -73,6 +73,7 @@ def test_a_library_does_not_end_its_program(monkeypatch):
         dassl.stop.stop("no such thing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["trainers/coop.py", "datasets/eurosat.py"])
 def test_a_file_that_is_no_program(file: str):
     done = call(file)

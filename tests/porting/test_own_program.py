@@ -28,6 +28,7 @@ def configured(extend_cfg, trainer: str, root: Path, out: Path, subset: str):
     return cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MiniCoOp", "MiniMaPLe"])
 def test_base_and_new(foreign, digits: Path, tmp_path: Path, name: str):
     extend_cfg = extend_cfg_of(FILES / "train.py")

@@ -118,6 +118,7 @@ def test_onnx_s_code_runs(coop: Path, data: Path, tmp_path: Path, monkeypatch):
     assert said == {"": expected(Predictor.load(coop), pictures(data))}
 
 
+@pytest.mark.slow
 def test_the_libraries_know_the_names():
     package = pytest.importorskip("open_clip")
     known = package.list_pretrained()
@@ -162,6 +163,7 @@ def test_it_says_what_it_is(coop: Path, tmp_path: Path):
     assert r"a, \<b\>." in text, "shown, and not obeyed"
 
 
+@pytest.mark.slow
 def test_what_learns_nothing_or_at_once(trained: Trained, tmp_path: Path):
     file = tmp_path / "x"
     file.touch()

@@ -89,6 +89,7 @@ def test_wrong_files_of_prompts_are_refused(coop: Path, tmp_path: Path, capsys):
 # --- class weights in other libraries -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encode", [encode_by_openai, encode_by_open_clip, encode_by_transformers])
 @torch.no_grad()
 def test_class_weights_in_other_libraries(

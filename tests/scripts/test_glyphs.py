@@ -22,6 +22,7 @@ def draw(fields: glyphs.Fields, seed: int, **more: object):
     return glyphs.draw_glyphs(fields, N, np.random.default_rng(seed), **more)
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_the_pictures(fields: glyphs.Fields):
     first, again, other = draw(fields, 3), draw(fields, 3), draw(fields, 4)
     assert torch.equal(first[0], again[0])

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_GPU = """
 import torch
@@ -43,6 +45,7 @@ def test_marked_and_on_the_cpu():
 """
 
 
+@pytest.mark.slow
 def test_who_gets_the_gpu(tmp_path: Path):
     (tmp_path / "fake_gpu.py").write_text(FAKE_GPU)
     (tmp_path / "test_here.py").write_text(TESTS)

@@ -60,6 +60,7 @@ def test_readers_say_it_or_find_nothing(command: str, kind: str, tmp_path: Path,
         assert len(str(error).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_command_prints_no_traceback(tmp_path: Path):
     command = [sys.executable, "-m", "sweep", "run", *FLAGS, "--output", str(a_file(tmp_path))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

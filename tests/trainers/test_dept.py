@@ -178,6 +178,7 @@ def test_resume(data: Path, tmp_path: Path):
         assert all(torch.equal(one_go[key], resumed[key]) for key in one_go)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "amp"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_half_precision(device: str, precision: str, data: Path, tmp_path: Path, monkeypatch):

@@ -106,6 +106,7 @@ def test_train_base_test_new(trainer: str, data: Path, tmp_path: Path, capsys):
     assert "First prompts: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [name for name in SMALL if "Learner" in PUBLIC_NAMES[name][0]])
 def test_public_checkpoints_hold_the_frozen_weights_too(trainer: str, data: Path, tmp_path: Path):
     folder, _ = PUBLIC_NAMES[trainer]
@@ -129,6 +130,7 @@ def test_public_checkpoints_hold_the_frozen_weights_too(trainer: str, data: Path
         train(data, tmp_path / "deeper", trainer, **flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["PromptSRC", "TCP", "PLOT", "LASP"])
 def test_resumed_prompts_are_those_of_one_go(trainer: str, data: Path, tmp_path: Path):
     """PromptSRC carries the weighted sum of all epochs' prompts with it."""
@@ -156,6 +158,7 @@ def learned(data: Path, out: Path, trainer: str, precision: str = "fp32", cuda: 
     return load_checkpoint(str(out / PUBLIC_NAMES[trainer][0] / "model.pth.tar-3"))["state_dict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", SMALL)
 @pytest.mark.parametrize(
     ("device", "precision"),
@@ -178,6 +181,7 @@ def test_half_precision_follows_float32(
         assert (found[name] - value).abs().max() < tolerance * value.abs().max(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["ProGrad", "TCP", "PLOT", "MaPLe", "ProMetaR"])
 def test_prompts_that_go_through_in_chunks(trainer: str, data: Path, tmp_path: Path):
     """ProGrad goes back through the tower twice, deep prompts enter each chunk, and ProMetaR asks

@@ -168,6 +168,7 @@ def test_the_whole_image_tower_is_learned(name: str):
 # --- what is made of a run ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_exports_hold_the_whole_or_are_refused(data: Path, tmp_path: Path):
     batch = images(4, 32, 7)
     for trainer in LEARNED:

@@ -32,6 +32,7 @@ class Memory:
         patch.setattr(_TextTower, "run", bounded)
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_fewer_prompts_at_a_time(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     expected = train(build(CoCoOp, make_batches(8, 8, 8)))

@@ -45,6 +45,7 @@ def test_a_missing_package_is_a_problem_of_the_configuration(monkeypatch):
             load(cfg_of("open_clip:ViT-B-32/openai"))
 
 
+@pytest.mark.slow
 @needs_open_clip
 def test_name_and_file_belong_together(tmp_path):
     file = tmp_path / "weights.bin"

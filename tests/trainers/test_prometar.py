@@ -209,6 +209,7 @@ def test_other_methods_runs_stay_the_same_runs():
     assert config_digest(cfg) != before
 
 
+@pytest.mark.slow
 def test_resumed_prompts_and_network_are_those_of_one_go(tmp_path: Path):
     data = make_eurosat(tmp_path / "data")
     few = ("DATASET.NUM_SHOTS", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "OPTIM.MAX_EPOCH", "3")

@@ -134,6 +134,7 @@ BEFORE = [
 ]
 
 
+@pytest.mark.slow
 def test_float32_is_float32():
     """Whatever was set before, in torch's old way or in its new one, which must not be mixed."""
     script = f"""

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NEED_YACS = {"plugins", "results"}
 
 
+@pytest.mark.slow
 def test_utilities_need_no_yacs():
     """The encoders use them, and take no configuration."""
     names = {path.stem for path in (ROOT / "dassl/utils").glob("*.py")} - {"__init__", *NEED_YACS}

@@ -243,6 +243,7 @@ def test_a_member_that_would_fill_the_disk(hub, tmp_path, monkeypatch):
         download_member(f"{hub.url}/repo/a.zip#split", tmp_path / "split")
 
 
+@pytest.mark.slow
 def test_a_member_of_mutated_archives(hub, tmp_path):
     """The right content, or one sentence; never another content."""
     split = b'{"train": []}' * 20

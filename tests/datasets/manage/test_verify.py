@@ -43,6 +43,7 @@ def test_digits_are_written_by_download_and_ok(tmp_path, capsys):
     assert code == 0 and "1,797 of 1,797 decoded" in out
 
 
+@pytest.mark.slow
 def test_eurosat_with_all_27000_images(tmp_path, capsys):
     fixtures.make("EuroSAT", tmp_path)
     code, out = check(capsys, tmp_path, "EuroSAT", "--seeds", "1", "2")
@@ -99,6 +100,7 @@ def test_missing_image(root, capsys):
     faulty(capsys, root, "1 of the 5,640 images", "banded_0002.jpg", "Unpack")
 
 
+@pytest.mark.slow
 def test_truncated_image(root, capsys):
     path = min((root / "dtd/images/dotted").iterdir())
     overwrite(path, path.read_bytes()[:-300])

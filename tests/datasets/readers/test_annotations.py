@@ -30,6 +30,7 @@ def mat(**options: object) -> bytes:
 FORMATS = {"plain": mat(), "compressed": mat(do_compression=True), "old": mat(format="4")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_matlab_files(tmp_path, kind):
     (tmp_path / "a.mat").write_bytes(FORMATS[kind])
@@ -54,6 +55,7 @@ def test_a_matlab_file_that_ends_its_reader(tmp_path):
         read_mat(tmp_path / "a.mat", "labels")
 
 
+@pytest.mark.slow
 @settings(max_examples=4, **WITHIN)
 @given(data=st.data())
 def test_mutated_matlab_files(tmp_path, data):

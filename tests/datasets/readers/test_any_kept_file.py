@@ -72,6 +72,7 @@ def test_indexes(tmp_path, content):
     assert isinstance(_read_index(tmp_path / "index.json"), dict)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(st.data())
 def test_stored_samples(eurosat, data):

@@ -100,6 +100,7 @@ def test_a_trainer_that_the_papers_do_not_have(monkeypatch):
         Request("base2new", ("Theirs",), ("digits", "dtd")).runs()
 
 
+@pytest.mark.slow
 def test_every_recipe_is_a_file_of_upstream_and_merges():
     for name in TABLES:
         for run in Request(name).runs():
