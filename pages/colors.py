@@ -6,14 +6,18 @@ Texts have a contrast of 4.5 or more with what they stand on, lines and bars one
 
 from __future__ import annotations
 
-# Of lines and bars, by slot.
+# Of lines and bars, by slot: as many as there are methods.
 LIGHT = (
     *("#2f6fb3", "#b8640f", "#2b8050", "#8e5bb0", "#c0392b"),
-    *("#6b7778", "#0f7f72", "#8a6a00", "#34495e"),
+    *("#6b7778", "#0f7f72", "#8a6a00", "#34495e", "#c2187a"),
+    *("#24388f", "#5f7d00", "#74400f", "#0a83b0", "#5a1796"),
+    *("#86183c", "#0d4a38", "#c052b5"),
 )
 DARK = (
     *("#7db2ee", "#f0a458", "#6cc991", "#c69be3", "#f08a7d"),
-    *("#a9b4b6", "#4fd1c0", "#e0c04f", "#9fb6d4"),
+    *("#a9b4b6", "#4fd1c0", "#e0c04f", "#9fb6d4", "#f776b6"),
+    *("#8fa2ff", "#b3d640", "#c98a55", "#56c3f0", "#cf7dff"),
+    *("#ff8fae", "#93ecd0", "#f0b0ea"),
 )
 # name → light, dark.
 ROLES = {

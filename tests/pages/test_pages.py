@@ -106,7 +106,9 @@ def test_colours_have_the_contrast_of_wcag_aa(dark: bool):
     for role in ("text", "soft", "link", "good", "bad", "gap"):
         for ground in ("ground", "raised"):
             assert contrast(colors[role], colors[ground]) >= 4.5, (role, ground)
-    for color in DARK if dark else LIGHT:
+    slots = DARK if dark else LIGHT
+    assert len(set(slots)) == len(LIGHT)
+    for color in slots:
         assert contrast(color, colors["ground"]) >= 3, color
 
 

@@ -366,7 +366,7 @@ def test_charts(digits: Grid, tmp_path: Path):
 def test_a_method_has_the_same_colour_in_every_chart():
     labels = {
         table: {row.labels[1] for row in build(Request(table).table(), Path("none")).rows}
-        for table in ("base2new", "fewshot", "coop-fig3")
+        for table in ("base2new", "fewshot", "coop-fig3", "family")
     }
     chosen = {table: colors_of(sorted(methods)) for table, methods in labels.items()}
     assert chosen["base2new"]["zero-shot CLIP"] == chosen["coop-fig3"]["zero-shot CLIP"]
