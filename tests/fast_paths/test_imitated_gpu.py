@@ -27,6 +27,9 @@ from tests.golden_recipes import golden_clip, image_size, make_cfg, method_optio
 from trainers import cocoop, coop, prompt_trainer
 
 NAMES = ["cat", "golf ball", "golf course", "annual crop land"]
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="torch 2.6 asks the driver about fake tensors"
+)
 KINDS = [
     (coop, "end", False, "images"),
     (coop, "middle", False, "features"),
