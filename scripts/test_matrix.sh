@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests that are not slow with the lowest PyTorch promised and with the newest: scripts/test_matrix.sh
-# [pytest arguments]. Prints a table and writes it to docs/versions.md.
+# Runs the tests that are not slow with the lowest PyTorch promised and with the newest:
+# scripts/test_matrix.sh [pytest arguments]. Prints a table and writes it to docs/versions.md.
 #
 # Each version has an environment of its own, of several GB, in $MATRIX_HOME (default: .matrix).
 set -euo pipefail
