@@ -15,7 +15,10 @@ from dassl.engine.step_graph import CHECKS, StepGraph, largest_difference
 
 
 class FakeGraph:
-    """Does the work again where a CUDA graph would: from the same inputs, to the same results."""
+    """Does the work again where a CUDA graph would: from the same inputs, to the same results.
+
+    Use a class derived from it: a class counts.
+    """
 
     made = 0  # how many of the class were made
     replays = 0

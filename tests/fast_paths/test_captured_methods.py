@@ -52,7 +52,7 @@ def graphs(device: str, monkeypatch: pytest.MonkeyPatch) -> list[StepGraph]:
     made = []
     make = StepGraph
     if device == "cpu":
-        make = functools.partial(StepGraph, make_graph=FakeGraph)
+        make = functools.partial(StepGraph, make_graph=type("Fake", (FakeGraph,), {}))
         wanted = lambda self: self.promise().capturable_step and self.cfg.MODEL.CUDA_GRAPH  # noqa: E731
         monkeypatch.setattr(PromptTrainer, "captures_step", wanted)
 
