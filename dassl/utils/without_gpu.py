@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def _on_no_gpu(module: nn.Module, args: tuple) -> None:
         module.device_ids = []
 
 
-_now: list[Callable[[], None]] = []  # what ends it
+_now: list[ExitStack] = []  # what ends it
 
 
 def keep_on_the_cpu(wanted: bool) -> None:
@@ -78,9 +79,8 @@ def keep_on_the_cpu(wanted: bool) -> None:
     A trainer is built here and run elsewhere, so there is no block that it could be a context of.
     """
     if wanted and not _now:
-        mode = OnTheCPU()
-        mode.__enter__()
-        _now.append(lambda: mode.__exit__(None, None, None))
-        _now.append(register_module_forward_pre_hook(_on_no_gpu).remove)
-    while _now and not wanted:
-        _now.pop()()
+        _now.append(ExitStack())
+        _now[0].enter_context(OnTheCPU())
+        _now[0].enter_context(register_module_forward_pre_hook(_on_no_gpu))
+    elif _now and not wanted:
+        _now.pop().close()
