@@ -17,8 +17,7 @@ from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.step_graph import StepGraph
 from dassl.utils import load_checkpoint
-from tests.engine.test_step_graph import FakeGraph
-from tests.fast_paths.test_captured_step import TOLERANCE
+from tests.fast_paths.test_captured_step import TOLERANCE, fake  # noqa: F401  # a fixture
 from tests.golden_recipes import assert_close
 from tests.prompts.runs import METHODS, train
 from tests.runs import make_eurosat
@@ -47,14 +46,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def graphs(device: str, monkeypatch: pytest.MonkeyPatch) -> list[StepGraph]:
+def graphs(
+    device: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> list[StepGraph]:
     """The step graphs of the trainings that follow."""
-    made = []
-    make = StepGraph
     if device == "cpu":
-        make = functools.partial(StepGraph, make_graph=type("Fake", (FakeGraph,), {}))
-        wanted = lambda self: self.promise().capturable_step and self.cfg.MODEL.CUDA_GRAPH  # noqa: E731
-        monkeypatch.setattr(PromptTrainer, "captures_step", wanted)
+        request.getfixturevalue("fake")
+    made, make = [], prompt_trainer.StepGraph
 
     def noted(*args: object, **kwargs: object) -> StepGraph:
         made.append(make(*args, **kwargs))
