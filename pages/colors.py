@@ -6,7 +6,7 @@ Texts have a contrast of 4.5 or more with what they stand on, lines and bars one
 
 from __future__ import annotations
 
-# Of lines and bars, by slot: as many as there are methods.
+# Of lines and bars, by slot: enough for all methods.
 LIGHT = (
     *("#2f6fb3", "#b8640f", "#2b8050", "#8e5bb0", "#c0392b"),
     *("#6b7778", "#0f7f72", "#8a6a00", "#34495e", "#c2187a"),

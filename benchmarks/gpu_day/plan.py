@@ -10,8 +10,6 @@ STEPS = [
     *(f"step CoCoOp {n} b{b}" for n in (5, 50, 100, 500, 1000) for b in (1, 4)),
     *(f"step CoOp {n} b32" for n in (5, 50, 100, 500, 1000)),
 ]
-
-
 FAMILY = [f"step {method} {n} b4" for method in ("MaPLe", "PromptSRC", "ProMetaR") for n in (5, 50)]
 
 

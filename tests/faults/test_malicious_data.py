@@ -129,10 +129,8 @@ def test_what_torch_saves_is_read(tmp_path):
 @functools.cache
 def saved(zipped: bool) -> bytes:
     """A checkpoint; the old format names tensors by where they are, and so has many lengths."""
-    content, file = (
-        {"state_dict": {"ctx": torch.ones(4)}, "epoch": 3, "val": [1.5, None]},
-        io.BytesIO(),
-    )
+    content = {"state_dict": {"ctx": torch.ones(4)}, "epoch": 3, "val": [1.5, None]}
+    file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
     return file.getvalue()
 
