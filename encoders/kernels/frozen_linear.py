@@ -41,27 +41,23 @@ class Activation:
         scale: folds into the layer before, its inverse into the one behind.
         of: the function.
         backward: gradient of its result and its argument → gradient of its argument.
-        second: its second derivative.
+        second: the same with the second derivative.
     """
 
     name: str
     scale: float
     of: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
-    second: Callable[[Tensor], Tensor]
-
-    def twice(self, u: Tensor) -> Tensor:
-        """`of` with a gradient of its gradient, of which torch would keep five parts."""
-        return _TwiceActivation.apply(u, self)
+    second: Callable[[Tensor, Tensor], Tensor]
 
 
-def _second_silu(u: Tensor) -> Tensor:
-    s = u.sigmoid()
-    return s * (1 - s) * (2 + u * (1 - 2 * s))
+def _second_silu(grad: Tensor, u: Tensor) -> Tensor:
+    s = u.sigmoid()  # silu'' = s (1 - s) (2 + u - 2 u s)
+    return torch.ops.aten.sigmoid_backward(grad, s).mul_(torch.addcmul(u + 2, u, s, value=-2))
 
 
-def _second_gelu(u: Tensor) -> Tensor:
-    return (2 - u**2) * (-(u**2) / 2).exp() / (2 * torch.pi) ** 0.5
+def _second_gelu(grad: Tensor, u: Tensor) -> Tensor:
+    return grad * (2 - u**2) * (-(u**2) / 2).exp() / (2 * torch.pi) ** 0.5
 
 
 ACTIVATIONS = {
@@ -70,32 +66,6 @@ ACTIVATIONS = {
     ),
     "gelu": Activation("gelu", 1.0, F.gelu, torch.ops.aten.gelu_backward, _second_gelu),
 }
-
-
-class _TwiceActivation(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, act: Activation) -> Tensor:
-        ctx.act = act
-        ctx.save_for_backward(u)
-        return act.of(u)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        return _ActivationGradient.apply(grad, *ctx.saved_tensors, ctx.act), None
-
-
-class _ActivationGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, u: Tensor, act: Activation) -> Tensor:
-        ctx.act = act
-        ctx.save_for_backward(grad, u)
-        return act.backward(grad, u)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, v: Tensor) -> tuple:
-        grad, u = ctx.saved_tensors
-        return ctx.act.backward(v, u), v * grad * ctx.act.second(u), None
 
 
 def activation_of(block: Any) -> Activation:
@@ -196,7 +166,7 @@ class FrozenMLP:
         rows = x.reshape(-1, x.shape[-1])  # (R, D)
         if torch.is_grad_enabled() and x.requires_grad:
             if second_order.is_wanted():
-                return x + self.proj(self.act.twice(self.fc(norm(x, self.eps))))
+                return x + self.proj(second_order.activate(self.fc(norm(x, self.eps)), self.act))
             return _FrozenMLP.apply(rows, self).view(x.shape)
         out = [part + self._infer(part) for part in _groups(rows)]
         return _join(out).view(x.shape)
@@ -268,6 +238,8 @@ class FrozenBlock:
 
 def norm(x: Tensor, eps: float) -> Tensor:
     """Normalizes rows to mean 0 and variance 1; computed in float32 at least."""
+    if second_order.is_wanted() and x.requires_grad:
+        return second_order.norm(x, eps)
     return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 

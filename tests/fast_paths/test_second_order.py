@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encoders.image import ImageEncoder
 from encoders.kernels import second_order
+from encoders.kernels.frozen_linear import ACTIVATIONS
 from encoders.kernels.second_order import twice_differentiable
 from encoders.prompt_tree import PromptTree
 from encoders.text import TextEncoder
@@ -91,3 +93,19 @@ def test_it_ends_with_its_block():
     with pytest.raises(KeyError), twice_differentiable():
         raise KeyError
     assert not second_order.is_wanted()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["rows", "rows whose variance is near eps"])
+def test_a_norm(scale):
+    x = (scale * torch.randn(2, 3, 5, dtype=torch.float64)).requires_grad_()
+    assert_close(second_order.norm(x, 1e-5), F.layer_norm(x, (5,)), 1e-15)
+    assert torch.autograd.gradgradcheck(lambda x: second_order.norm(x, 1e-5), x)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation(name):
+    act = ACTIVATIONS[name]
+    u = torch.tensor([-40.0, -3.0, -0.1, 0.0, 0.2, 2.5, 40.0], dtype=torch.float64)
+    u.requires_grad_()
+    assert_close(second_order.activate(u, act), act.of(u), 0.0)
+    assert torch.autograd.gradgradcheck(lambda u: second_order.activate(u, act), u)
