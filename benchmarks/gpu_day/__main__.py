@@ -22,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,12 @@ from typing import Any
 from benchmarks.bars import Verdict, judge
 from benchmarks.gpu_day import figures
 from benchmarks.gpu_day.plan import MINUTES_ON_A_CPU, PARTS, Part, named
+from dassl.utils.device import nvidia_smi
+from sweep.work.gpus import first_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results/gpu"
+SECONDS_TO_ANSWER = 300
 LEAST_SECONDS = 20.0  # with less left, a part is not begun
 # What the parts import beside Python's own, and what to ask pip for.
 NEEDED = {
@@ -76,7 +80,8 @@ class Day:
         results: folder of the JSON files.
         logs: folder of what the parts print.
         minutes: for all parts together; 0: as each may take.
-        facts: added to each file, such as driver and commit.
+        facts: added to each file, such as the driver.
+        commit: see `with_commit`.
         environment: of the parts.
     """
 
@@ -87,10 +92,11 @@ class Day:
         logs: Path,
         minutes: float,
         facts: dict[str, Any],
+        commit: str,
         environment: dict[str, str],
     ) -> None:
         self.device, self.results, self.logs = device, results, logs
-        self.facts, self.environment = facts, environment
+        self.facts, self.commit, self.environment = facts, commit, environment
         self.until = time.monotonic() + 60 * minutes if minutes else float("inf")
         results.mkdir(parents=True, exist_ok=True)
         logs.mkdir(parents=True, exist_ok=True)
@@ -129,10 +135,10 @@ class Day:
                 return process.wait(limit)
             except subprocess.TimeoutExpired:
                 return None
-            finally:  # also on Ctrl-C: a part's own processes must not outlive it
-                if process.poll() is None:
+            finally:  # a part's own processes must not outlive it, however it or we end
+                with suppress(ProcessLookupError):  # nobody is left
                     os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                process.wait()
 
     def _judge(self, outcome: Outcome, path: Path) -> None:
         results = _report(path)["results"]
@@ -145,7 +151,8 @@ class Day:
             outcome.word = "bars missed"
 
     def _complete(self, outcome: Outcome, path: Path, command: list[str]) -> None:
-        report = {**_report(path), **self.facts, "part": outcome.part.name}
+        report = with_commit(_report(path), self.commit)
+        report |= {**self.facts, "part": outcome.part.name}
         report |= {"verdict": outcome.word, "seconds": outcome.seconds}
         report["command"] = shlex.join(command)
         if outcome.word.startswith("failed"):
@@ -159,6 +166,16 @@ def _report(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it failed before it had anything to write
         return {"results": []}
+
+
+def with_commit(report: dict[str, Any], given: str) -> dict[str, Any]:
+    """Returns a report with the commit that was given, there and in each result, where git knows
+    no clean one: in a copy of a working tree, it knows none, or its own last and "dirty"."""
+    known = report.get("commit")
+    if not given or (known and not known.endswith("-dirty")):
+        return report
+    named = {"commit": given, "commit_by_git": known}
+    return {**report, **named, "results": [{**result, **named} for result in report["results"]]}
 
 
 def _missed(verdict: Verdict) -> bool:
@@ -210,7 +227,7 @@ def environment_for(device: str, wheels: Path | None, folder: Path) -> dict[str,
 def require_all(device: str, environment: dict[str, str]) -> None:
     """Ends the program unless packages and device are there; says what to type."""
     command = [sys.executable, "-W", "ignore", "-c", FIND_MISSING, *NEEDED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = _asked(command, environment)
     missing = dict(line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
     if missing:
         found = "\n".join(f"  {name}: {error}" for name, error in missing.items())
@@ -222,22 +239,34 @@ def require_all(device: str, environment: dict[str, str]) -> None:
         )
     if device == "cuda":
         ask = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
-        done = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False)
+        done = _asked(ask, environment)
         if done.stdout.strip() != "True":
             raise SystemExit("torch sees no GPU; --device cpu shows whether this program runs")
 
 
-def facts_of(device: str, commit: str) -> dict[str, Any]:
-    """Returns driver and card as nvidia-smi knows them, and the commit if it was given."""
-    facts: dict[str, Any] = {"device": device, **({"commit": commit} if commit else {})}
+def _asked(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS_TO_ANSWER,
+        )
+    except subprocess.TimeoutExpired:
+        raise SystemExit(
+            f"importing the packages, or asking for the GPU, took over {SECONDS_TO_ANSWER} s: does "
+            "nvidia-smi answer?"
+        ) from None
+
+
+def facts_of(device: str) -> dict[str, Any]:
+    """Returns the card that the parts compute on, and the driver, as nvidia-smi knows them."""
+    facts: dict[str, Any] = {"device": device}
     if device == "cuda":
-        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        try:
-            done = subprocess.run(query, capture_output=True, text=True, check=True)
-            card, _, driver = done.stdout.strip().splitlines()[0].partition(", ")
-            facts |= {"card": card, "driver": driver}
-        except (OSError, subprocess.CalledProcessError, IndexError) as error:
-            facts["driver"] = f"unknown ({error})"
+        answer = nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
+        facts |= {"card": first_gpu().name, "driver": answer.split()[0]}
     return facts
 
 
@@ -264,13 +293,14 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="gpu-day-") as folder:
         environment = environment_for(args.device, args.wheels, Path(folder))
         require_all(args.device, environment)
-        facts = facts_of(args.device, args.commit)
+        facts = facts_of(args.device)
         results, logs = RESULTS if args.device == "cuda" else args.work, args.work / "logs"
-        day = Day(args.device, results, logs, args.minutes, facts, environment)
+        day = Day(args.device, results, logs, args.minutes, facts, args.commit, environment)
         outcomes: list[Outcome] = []
         for part in args.chosen:
             outcomes.append(day.run(part))

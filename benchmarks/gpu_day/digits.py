@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.gpu_day.part import ROOT, Result, run_part
 from dassl.utils.results import read_records
+from sweep.work.gpus import first_gpu
 
 WORKERS = 4
 
@@ -39,8 +40,7 @@ def sweeps(device: torch.device) -> dict[str, tuple[str | None, str]]:
     if device.type == "cpu":
         flags = f"{few} --opts OPTIM.MAX_EPOCH 2"
         return {"sweep first": ("", flags), "sweep again": ("", flags)}
-    query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    uuid = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    uuid = first_gpu().id
     return {
         "sweep first": (None, "--trainers all"),
         "sweep again": (None, "--trainers all"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu_day.part import Result, run_part
 from benchmarks.measure import matmul_peak
+from dassl.utils.device import nvidia_smi
 from encoders.kernels.tree_attention import KERNELS
 
 # Query and key shapes (batch, heads, slots, width of a head): ViT-B/16 at 32 images, and the tiles
@@ -50,11 +50,8 @@ def card(device: torch.device) -> Result:
 
 def driver() -> str:
     """Returns what nvidia-smi says of driver and card."""
-    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,power.limit", "--format=csv"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"unknown ({error})"
+    query = "--query-gpu=driver_version,clocks.sm,power.limit"
+    return (nvidia_smi(query, "--format=csv") or "unknown").strip()
 
 
 def seconds(work: Callable[[], Any], device: torch.device, times: int) -> float:

@@ -74,7 +74,7 @@ FIGURES: dict[str, tuple[Bar, ...]] = {
     "tests": (
         _figure("tests that passed", "tests", "passed", least=1),
         _figure("tests that failed", "tests", "failed", most=0),
-        _figure("tests that were skipped", "tests", "skipped"),
+        _figure("tests that were skipped", "tests", "skipped", most=0),
         _figure("exit code of pytest", "tests", "exit_code", most=0),
     ),
     "homework": (

@@ -53,6 +53,11 @@ class Gpu:
     instances: tuple[Gpu, ...] = ()
 
     @property
+    def name(self) -> str:
+        """What it is, without its number."""
+        return re.sub(r"\bGPU \d+ ", "", self.label)
+
+    @property
     def serves_one_process(self) -> bool:
         return self.mode.startswith("Exclusive")
 
@@ -143,6 +148,13 @@ def find_places(devices: str | None, use_cuda: bool = True) -> Places:
 
 
 def _chosen(devices: str | None) -> list[Gpu]:
+    if torch.version.cuda is None and torch.version.hip is None:  # a PyTorch for CPUs
+        if devices is None:
+            return []
+        raise ConfigError(
+            f"--devices is {devices!r}, but this PyTorch ({torch.__version__}) is one for CPUs: "
+            "leave it out, or install one for GPUs (https://pytorch.org/get-started/locally)"
+        )
     visible = visible_gpus()
     if devices is not None:
         chosen = _read("--devices", devices, visible)
@@ -184,6 +196,13 @@ def visible_gpus() -> list[Gpu]:
     if not ordered and len({gpu.label.split(maxsplit=2)[-1] for gpu in gpus}) > 1:
         _require_no_numbers(variable, names[:end], gpus)
     return _read("CUDA_VISIBLE_DEVICES", ",".join(names[:end]), gpus)
+
+
+def first_gpu() -> Gpu:
+    """Returns the one that a single process computes on; raises ConfigError where there is none."""
+    for gpu in _leaves(visible_gpus()):
+        return gpu
+    raise ConfigError("no GPU is visible")
 
 
 def _require_no_numbers(variable: str, names: Sequence[str], gpus: Sequence[Gpu]) -> None:

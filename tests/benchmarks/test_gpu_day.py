@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tarfile
@@ -35,8 +37,8 @@ def part(name: str, code: str, minutes: float = 1.0) -> Part:
 
 
 def a_day(folder: Path, device: str = "cpu", minutes: float = 0.0) -> Day:
-    facts = {"driver": "580", "commit": "abc"}
-    return Day(device, folder, folder / "logs", minutes, facts, dict(os.environ))
+    facts = {"driver": "580"}
+    return Day(device, folder, folder / "logs", minutes, facts, "abc", dict(os.environ))
 
 
 # --- the plan -------------------------------------------------------------------------------------
@@ -71,7 +73,7 @@ def test_a_part_that_passes_says_where_it_ran(tmp_path):
     outcome = a_day(tmp_path).run(part("one", WRITE))
     report = json.loads((tmp_path / "one.json").read_text())
     assert outcome.word == report["verdict"] == "pass"
-    assert report["results"] == [{"key": "a", "x": 5}]
+    assert report["results"] == [{"key": "a", "x": 5, "commit": "abc", "commit_by_git": None}]
     assert (report["driver"], report["commit"], report["part"]) == ("580", "abc", "one")
     assert report["command"].startswith("python -c ")
 
@@ -117,6 +119,52 @@ def test_a_part_over_its_time_is_ended_with_all_that_it_started(tmp_path, monkey
     with Path(lock).open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # the child is gone
     assert not Path(late).exists()
+
+
+def test_what_a_part_that_ends_by_itself_left_running_is_ended(tmp_path):
+    lock = str(tmp_path / "lock")
+    child = f"import fcntl, time; fcntl.flock(open({lock!r}, 'w'), fcntl.LOCK_EX); time.sleep(60)"
+    code = (
+        f"{WRITE} import pathlib, subprocess, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        f"while not pathlib.Path({lock!r}).exists(): time.sleep(0.01)\n"
+        "raise SystemExit(3)"
+    )
+    assert a_day(tmp_path).run(part("one", code)).word == "failed, exit code 3"
+    with Path(lock).open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the child is gone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_day_that_is_ended_ends_its_part(tmp_path, number):
+    command = [sys.executable, "-m", "benchmarks.gpu_day", "--device", "cpu", "--parts", "jobs"]
+    with subprocess.Popen([*command, "--work", str(tmp_path)], cwd=ROOT) as process:
+        while not (log := tmp_path / "logs/jobs.txt").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+    assert process.returncode == 128 + number and log.exists()
+    assert not any("whole_job" in line and str(tmp_path) in line for line in command_lines())
+
+
+def command_lines() -> list[str]:
+    """Of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_text(errors="replace"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("by_git", "expected"), [(None, "abc"), ("1234-dirty", "abc"), ("5678", "5678")]
+)
+def test_the_commit_that_is_given_is_for_where_git_knows_no_clean_one(by_git, expected):
+    report = {"commit": by_git, "results": [{"key": "a", "commit": by_git}]}
+    named = day.with_commit(report, "abc")
+    assert named["commit"] == named["results"][0]["commit"] == expected
+    assert named.get("commit_by_git", by_git) == by_git
+    assert day.with_commit(report, "") == report
 
 
 def test_the_others_go_on_and_the_summary_says_what_to_type(tmp_path):

@@ -85,6 +85,7 @@ def driver(tmp_path, monkeypatch):
     for variable in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(gpus, "usable_cores", lambda: CORES)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     known = gpus._other_user
     monkeypatch.setattr(
         gpus, "_other_user", lambda pid: "anna" if int(pid) == OTHER else known(pid)
@@ -320,6 +321,22 @@ def test_torch_counts_where_nvidia_smi_does_not_answer(driver, monkeypatch, tmp_
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,9")
     assert find_places(None).names == ("0",)
+
+
+def test_a_pytorch_for_cpus_uses_none(driver, monkeypatch):
+    driver(gpu(A), gpu(B))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert find_places(None).names == ("",) * CORES
+    assert "is one for CPUs: leave it out, or install one for GPUs" in refusal("0")
+
+
+def test_the_first_one(divided, monkeypatch):
+    assert (gpus.first_gpu().id, gpus.first_gpu().name) == (A, "NVIDIA A100")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", N)
+    assert gpus.first_gpu().id == N and gpus.first_gpu().name == "instance 3g.20gb of NVIDIA A100"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match="no GPU is visible"):
+        gpus.first_gpu()
 
 
 # --- the sweep ------------------------------------------------------------------------------------
