@@ -18,6 +18,8 @@ from sweep.plan.run import ROOT
 from sweep.work.execute import Job, Outcome
 from sweep.work.worker import encode
 
+_CONTEXT_LOST = "CUDA error"  # after most of these, a process can never use its GPU again
+
 
 class _Worker:
     """One process and the job it has.
@@ -119,6 +121,8 @@ class LocalExecutor:
         job, worker.job = worker.job, None
         if line.endswith("\n"):
             outcome = Outcome(**json.loads(line))
+            if outcome.state == "failed" and _CONTEXT_LOST in outcome.error:
+                self._remove(worker)  # it would fail all that follows, and fast
         else:
             outcome = Outcome("failed", error=worker.death())
             self._remove(worker)

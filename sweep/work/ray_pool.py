@@ -7,6 +7,7 @@ equal share of a GPU where there are GPUs, and one CPU.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dassl.utils import ConfigError
@@ -49,7 +50,7 @@ class RayExecutor:
             ray.init(address, runtime_env=environment, log_to_driver=False)
         gpus = ray.cluster_resources().get("GPU", 0.0)
         if gpus_per_job is None:
-            gpus_per_job = min(1.0, gpus / jobs)
+            gpus_per_job = 1 / math.ceil(jobs / gpus) if gpus else 0.0  # a share lies on one GPU
         self.jobs = jobs
         self.running: dict[Any, Job] = {}
         self.task = ray.remote(

@@ -39,6 +39,16 @@ def executor(monkeypatch):
         one.close()
 
 
+def test_one_that_lost_its_gpu_ends(executor):
+    """A process can never use it again after an illegal access, an assertion, a lost card."""
+    failed = json.dumps(
+        asdict(Outcome("failed", error="AcceleratorError: CUDA error: unspecified"))
+    )
+    one = executor(f"print('{failed}', flush=True); time.sleep(60)")
+    assert outcome(one).state == "failed"
+    assert one.workers == [None]
+
+
 def outcome(executor: LocalExecutor) -> Outcome:
     executor.submit(JOB)
     assert executor.free == 0

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,23 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match=r"pip install 'ray"):
         RayExecutor(1)
     assert ray_pool.LOST_RETRIES > 0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs", "share"),
+    [(2, 3, 1 / 2), (8, 12, 1 / 2), (4, 4, 1), (4, 2, 1), (1, 5, 1 / 5), (0, 3, 0)],
+)
+def test_all_jobs_fit_on_the_gpus(monkeypatch, gpus, jobs, share):
+    """A job's share lies on one of them."""
+    asked = {}
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        cluster_resources=lambda: {"GPU": float(gpus)} if gpus else {},
+        remote=lambda **settings: asked.update(settings) or (lambda work: work),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    RayExecutor(jobs)
+    assert asked["num_gpus"] == share
 
 
 @pytest.mark.slow
