@@ -17,6 +17,7 @@ from dassl.engine import identity
 from dassl.engine.step_graph import Passes, StepGraph
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import CheckpointError, load_checkpoint, load_pretrained_weights
+from dassl.utils.device import is_full_gpu
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
 from encoders.image import ImageEncoder
@@ -212,14 +213,15 @@ class PromptTrainer(CLIPTrainer):
         """Does work; where memory is full, again with fewer prompts at a time while that helps.
 
         Raises:
-            torch.OutOfMemoryError: it does not.
+            RuntimeError: it does not.
         """
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
                 encoder = getattr(self.model, "text_encoder", None)
-                if not isinstance(encoder, TextEncoder) or not encoder.shrink():
+                can_shrink = is_full_gpu(error) and isinstance(encoder, TextEncoder)
+                if not (can_shrink and encoder.shrink()):
                     raise
             # Only here nothing holds what the failed work had made.
             logger.info("The memory is full: from now on half as many tokens are encoded at a time")

@@ -31,6 +31,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from dassl.utils.device import is_full_gpu
 from dassl.utils.tools import without_garbage_collection
 
 logger = logging.getLogger(__name__)
@@ -176,8 +177,8 @@ class StepGraph:
         try:
             _clear(self._learned())
             return self.passes(image, label)
-        except torch.cuda.OutOfMemoryError:
-            if not self._recordings:
+        except RuntimeError as error:
+            if not (self._recordings and is_full_gpu(error)):
                 raise
         self._give_up("its memory is needed")
         _clear(self._learned())

@@ -111,6 +111,14 @@ def _look_for_one() -> None:
         logger.warning(f"Note: computing on the CPU, as no GPU can be used: {reason}; {_advice()}")
 
 
+def is_full_gpu(error: BaseException) -> bool:
+    """Whether a GPU's memory is full, in the words of torch's allocator or of CUDA's libraries."""
+    words = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 def full_memory(device: torch.device | None = None) -> str:
     """Returns what to say and do where a GPU's memory is full."""
     return (

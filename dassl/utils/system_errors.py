@@ -7,9 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from dassl.utils.device import full_memory
+from dassl.utils.device import full_memory, is_full_gpu
 from dassl.utils.errors import UserError
 
 GO_ON = "What was written before is whole; a training goes on with --resume."
@@ -75,7 +73,7 @@ def system_errors_explained(advice: str = "") -> Iterator[None]:
 def explain(error: OSError | RuntimeError) -> str | None:
     """Returns the sentence for an error; None: it is not the system's."""
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_full_gpu(error):
         return f"{full_memory()}."
     if "DefaultCPUAllocator" in text:
         return f"{_FULL_MEMORY}."
@@ -96,5 +94,5 @@ def explain(error: OSError | RuntimeError) -> str | None:
 
 
 def _is_about_shared_memory(text: str) -> bool:
-    signs = ("shared memory", "/torch_", "Bus error", "/dev/shm")
+    signs = ("shared memory", "</torch_", "Bus error", "/dev/shm")
     return any(sign in text for sign in signs)

@@ -86,6 +86,8 @@ def test_a_training_s_says_how_it_goes_on():
         ("DataLoader worker (pid 3) is killed by signal: Killed. ", "is killed by signal: Killed"),
         ("DataLoader worker (pid 3) is killed by signal: Bus error. It is ...", "/dev/shm"),
         ("unable to write to file </torch_3_1_0>: No space left on device (28)", "/dev/shm"),
+        ("CUDA error: out of memory\nCompile with ...", "memory of cuda"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ...", "memory of cuda"),
         ("[enforce fail] PytorchStreamWriter failed writing file data/0", "disk is full"),
     ],
 )
@@ -94,7 +96,8 @@ def test_torchs_words_for_them(text: str, part: str):
 
 
 def test_errors_of_ours_are_not_hidden():
-    for error in (RuntimeError("shapes differ"), OSError("no number"), ValueError("x")):
+    extension = RuntimeError("Error building extension in /root/.cache/torch_extensions/x")
+    for error in (RuntimeError("shapes differ"), extension, OSError("no number"), ValueError("x")):
         with pytest.raises(type(error)) as told, system_errors_explained():
             raise error
         assert not isinstance(told.value, UserError)
