@@ -54,7 +54,9 @@ class ByteImages:
         if self._table is None:
             return images
         device = images.device
-        table = self._tables.setdefault(device, self._table.to(device))  # (3, 256)
+        if device not in self._tables:
+            self._tables[device] = self._table.to(device)  # (3, 256)
+        table = self._tables[device]
         first = torch.arange(0, table.numel(), 256, dtype=torch.int32, device=device)
         places = images.int().add_(first[:, None, None])
         return table.flatten().index_select(0, places.flatten()).view(images.shape)

@@ -63,7 +63,7 @@ class FixedViews:
         items = self.loader.dataset.data_source
         features = self._features(epoch)  # (N, E)
         for indices in islice(self.loader.batch_sampler, len(self.loader)):
-            rows = torch.tensor(indices, device=self.device)
+            rows = torch.tensor(indices).to(self.device, non_blocking=True)
             yield {"features": features[rows], **labels_of(items, indices)}
 
     def _features(self, epoch: int) -> Tensor:
