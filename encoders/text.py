@@ -150,6 +150,12 @@ class TextEncoder(nn.Module):
         self._limits = limits
         return True
 
+    def _replicate_for_data_parallel(self) -> TextEncoder:
+        raise ConfigError(
+            "our text encoder runs on one GPU: leave out nn.DataParallel, or type "
+            "CUDA_VISIBLE_DEVICES=0 before the command"
+        )
+
     def _encode_embeddings(self, prompts: Tensor, eot: Tensor) -> Tensor:
         if eot.dim() == 2:
             eot = self.tokenizer.ends(eot)
@@ -336,5 +342,9 @@ class _TextTower(FrozenTower):
 
 
 def free_bytes(device: torch.device) -> int:
-    """Returns the free memory of a device; see `free_memory` for a CPU."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    """Returns the free memory of a device, with what torch holds of it unused; see `free_memory`
+    for a CPU."""
+    if device.type != "cuda":
+        return free_memory()
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
