@@ -1,9 +1,9 @@
 """The four protocols: which runs give the numbers of one cell.
 
-few-shot        train on k images a class, test on all classes (CoOp section 4.2)
+few-shot        train on k images a class, test on all classes (CoOp section 4.1)
 base2new        train on the first half of the classes, test on both halves (CoCoOp section 4.1)
 cross-dataset   train on ImageNet, test on ten other datasets (CoCoOp section 4.2)
-domain          train on ImageNet, test on its four variants (CoOp section 4.3, CoCoOp section 4.3)
+domain          train on ImageNet, test on its four variants (CoOp section 4.2, CoCoOp section 4.3)
 
 The demo's is base2new on the embedded default, with a training on all classes beside it.
 """

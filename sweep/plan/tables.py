@@ -23,7 +23,7 @@ from sweep.plan.recipes import (
 )
 from sweep.plan.table import Table
 
-FOUR = ("RN50", "RN101", "ViT-B/32", "ViT-B/16")  # CoOp section 4.1
+FOUR = ("RN50", "RN101", "ViT-B/32", "ViT-B/16")  # CoOp, table 1
 POSITIONS = ("end", "middle")
 H_NOTE = (
     "H: harmonic mean of the seed-averaged base and new accuracy; its spread is that of the seeds."

@@ -14,6 +14,7 @@ FILES = (
     "coop_table1_domain_generalization.csv",
     "coop_table2_prompt_baselines.csv",
     "coop_fig3_few_shot.csv",
+    "recipes_base_to_new.csv",
     "later_methods_base_to_new.csv",
     "prometar_base_to_new.csv",
     "peers_base_to_new.csv",
@@ -21,7 +22,8 @@ FILES = (
 # Columns "table" that are read as one; the first that has a number gives it.
 TOGETHER = {
     "family": (
-        *("cocoop_table1", "later_methods_base_to_new", "prometar_table", "peers_base_to_new"),
+        *("cocoop_table1", "recipes_base_to_new", "later_methods_base_to_new"),
+        *("prometar_table", "peers_base_to_new"),
     ),
     "coop_table5": ("coop_table2", "coop_fig3"),
 }
