@@ -165,4 +165,4 @@ class VLTrainer(PromptTrainer):
         return [*out_of_bounds(settings, key, least), *too_few_words(settings, key, "N_CTX_TEXT")]
 
     def frozen_entries(self, state_dict: dict[str, Tensor]) -> list[str]:
-        return [k for k in state_dict if k.startswith(self.frozen_names) and "VPT" not in k]
+        return [k for k in super().frozen_entries(state_dict) if "VPT" not in k]

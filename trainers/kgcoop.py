@@ -36,3 +36,4 @@ class KgCoOp(GuidedTrainer):
 
     config_node = "KGCOOP"
     custom_clip_class = CustomCLIP
+    frozen_names = ("bias_vectors", "meta_net.")  # public files hold them; nothing reads them

@@ -57,6 +57,7 @@ class PromptTrainer(CLIPTrainer):
     config_node = ""  # the method's settings are in TRAINER.<config_node>
     custom_clip_class: type[CustomCLIP] = CustomCLIP
     checkpoint_folder = "prompt_learner"  # in the output folder
+    frozen_names: tuple[str, ...] = ()  # beginnings of entries of public files that nobody learns
     _step_graph: StepGraph | None = None
 
     @classmethod
@@ -303,7 +304,7 @@ class PromptTrainer(CLIPTrainer):
 
     def frozen_entries(self, state_dict: dict[str, Tensor]) -> list[str]:
         """Returns which entries of a checkpoint are weights that nobody learns."""
-        return []
+        return [k for k in state_dict if k.startswith(self.frozen_names)]
 
     def progress(self) -> dict:
         return {**super().progress(), "scaler": self.scaler.state_dict()}

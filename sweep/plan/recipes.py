@@ -154,7 +154,7 @@ LATER = (
     Method("KgCoOp", "KgCoOp", "KgCoOp/{backbone}_ep100_ctxv1"),
     Method("ProGrad", "ProGrad", "ProGrad/{backbone}_ep100"),
     Method("TCP", "TCP", "TCP/{backbone}_ep100_ctxv1"),
-    Method("PLOT", "PLOT", "PLOT/{backbone}"),
+    Method("PLOT", "PLOT", "PLOT/{backbone}{epochs}"),
     Method("LASP", "LASP", "LASP/vit_b16_c4_ep25_batch32_cls_t2t_5_wcl_25_g1_b_lr32"),
     Method("VPT", "VPT", "VPT/vit_b16_c2_ep5_batch4_4"),
     Method("IVLP", "IVLP", "IVLP/vit_b16_c2_ep5_batch4_2+2ctx"),

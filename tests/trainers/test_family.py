@@ -131,6 +131,20 @@ def test_public_checkpoints_hold_the_frozen_weights_too(trainer: str, data: Path
 
 
 @pytest.mark.slow
+def test_public_kgcoop_checkpoints_hold_a_network_that_nobody_reads(data: Path, tmp_path: Path):
+    train(data, tmp_path, "KgCoOp")
+    state = load_checkpoint(str(tmp_path / "prompt_learner/model.pth.tar-3"))["state_dict"]
+    unread = ("bias_vectors", "meta_net.linear1.weight", "meta_net.linear1.bias")
+    public = {"epoch": 3, "optimizer": None, "scheduler": None, "val_result": None}
+    public["state_dict"] = {**state, **{name: torch.ones(1, 2) for name in unread}}
+    save_checkpoint(public, str(tmp_path / "public/prompt_learner"))
+    flags = {"eval_only": True, "model_dir": str(tmp_path / "public"), "load_epoch": 3}
+    assert train(data, tmp_path / "eval", "KgCoOp", **flags) is not None
+    with pytest.raises(CheckpointError, match="another method wrote it"):
+        train(data, tmp_path / "other", "ProGrad", **flags)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["PromptSRC", "TCP", "PLOT", "LASP"])
 def test_resumed_prompts_are_those_of_one_go(trainer: str, data: Path, tmp_path: Path):
     """PromptSRC carries the weighted sum of all epochs' prompts with it."""

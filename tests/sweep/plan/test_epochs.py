@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweep.plan.recipes import COCOOP, COOP_WORDS, coop
+from sweep.plan.recipes import COCOOP, COOP_WORDS, STANDARD, coop
 from sweep.plan.run import Run
 
 
@@ -22,6 +22,14 @@ def epochs(method, backbone: str, dataset: str, shots: int) -> int:
 def test_more_shots_train_longer(method, backbone, shots, expected):
     assert epochs(method, backbone, "dtd", shots) == expected
     assert epochs(method, backbone, "imagenet", shots) == 50
+
+
+@pytest.mark.parametrize(("shots", "expected"), [(1, 50), (2, 100), (16, 200)])
+def test_plot_s_public_program_trains_as_long_as_coop_s(shots, expected):
+    plot = STANDARD["PLOT"]
+    for backbone in ("RN50", "ViT-B/16"):
+        assert epochs(plot, backbone, "dtd", shots) == expected
+        assert epochs(plot, backbone, "imagenet", shots) == 50
 
 
 def test_32_shots_use_the_file_for_200_epochs():
