@@ -22,6 +22,7 @@ from trainers.deep_prompts import VLCustomCLIP
 from trainers.imagenet_templates import IMAGENET_TEMPLATES
 from trainers.prompt_trainer import PromptTrainer
 
+N_TEMPLATES = 60  # PromptSRC's, the first of CLIP's 80
 DEFAULT_TEMPLATE = "a photo of a {}."  # for data sets that carry none
 
 
@@ -34,16 +35,19 @@ def class_prompts(classnames: list[str], template: str) -> list[str]:
     return [template.format(name.replace("_", " ")) for name in classnames]
 
 
-def class_features(clip_model: CLIP, classnames: list[str], templates: Sequence[str]) -> Tensor:
+def class_features(
+    clip_model: CLIP, classnames: list[str], templates: Sequence[str], of_length_one: bool = True
+) -> Tensor:
     """Encodes hand-written prompts.
 
     Args:
         clip_model: the frozen CLIP.
         classnames: C names; "_" counts as a blank.
         templates: {} stands for the class name.
+        of_length_one: normalize the features of each template, before their mean is normalized.
 
     Returns:
-        (C, E) class features of length 1: the mean over templates, normalized again.
+        (C, E) class features of length 1: the mean over templates, normalized.
     """
     encoder = TextEncoder(clip_model)
     length, device = clip_model.positional_embedding.shape[0], clip_model.logit_scale.device
@@ -51,8 +55,10 @@ def class_features(clip_model: CLIP, classnames: list[str], templates: Sequence[
     for template in templates:
         prompts = class_prompts(classnames, template)
         tokens = tokenize(prompts, length, classnames, tokenizer_of(clip_model))
-        features.append(normalize(encoder.encode_tokens(tokens.to(device))))
-    return features[0] if len(features) == 1 else normalize(torch.stack(features).mean(dim=0))
+        encoded = encoder.encode_tokens(tokens.to(device))
+        features.append(normalize(encoded) if of_length_one else encoded)
+    alone = len(features) == 1 and of_length_one
+    return features[0] if alone else normalize(torch.stack(features).mean(dim=0))
 
 
 class GuidedCLIP(CustomCLIP):
@@ -104,12 +110,14 @@ class KnowledgeGuidedCLIP(GuidedCLIP):
 class VLGuidedCLIP(VLCustomCLIP):
     """CLIP with learned prompts in both towers, which knows its features without them.
 
-    Those of classes are means over many templates (PromptSRC, arXiv 2307.06948, section 3.2.3).
+    Those of classes are means over many templates (PromptSRC, arXiv 2307.06948, section 3.2.3): 60
+    of CLIP's, of whatever length, as in the public implementation.
     """
 
     def __init__(self, cfg: CfgNode, classnames: list[str], clip_model: CLIP) -> None:
         super().__init__(cfg, classnames, clip_model)
-        features = class_features(clip_model, classnames, IMAGENET_TEMPLATES)  # (C, E)
+        templates = IMAGENET_TEMPLATES[:N_TEMPLATES]
+        features = class_features(clip_model, classnames, templates, of_length_one=False)  # (C, E)
         self.register_buffer("frozen_text_features", features, persistent=False)
 
     def frozen_features(self, image: Tensor) -> Tensor:

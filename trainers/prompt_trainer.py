@@ -58,7 +58,6 @@ class PromptTrainer(CLIPTrainer):
     custom_clip_class: type[CustomCLIP] = CustomCLIP
     checkpoint_folder = "prompt_learner"  # in the output folder
     frozen_names: tuple[str, ...] = ()  # beginnings of entries of public files that nobody learns
-    _step_graph: StepGraph | None = None
 
     @classmethod
     def settings(cls, cfg: CfgNode) -> CfgNode:
@@ -100,6 +99,7 @@ class PromptTrainer(CLIPTrainer):
         self.optim = build_optimizer(self.learned, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.checkpoint_folder, self.learned, self.optim, self.sched)
+        self._step_graphs: dict[tuple, StepGraph] = {}
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
 
     @property
@@ -195,20 +195,34 @@ class PromptTrainer(CLIPTrainer):
     def forward_backward(self, batch: dict) -> dict[str, float | Tensor]:
         forward = self.model.from_features if "features" in batch else self.model
         inputs, label = self.parse_batch_train(batch)
-
-        def passes() -> tuple[Tensor, Tensor]:
-            for optim in self._optims.values():
-                optim.zero_grad()
-            return self._step_passes(forward)(inputs, label)
-
-        loss, logits = self._fitting(passes)
-        self.check_loss(loss)
-        for optim in self._optims.values():
-            self.scaler.step(optim)  # amp: reads one number, as it may have to skip the step
-        self.scaler.update()
+        loss, logits = self.descend(partial(self.passes, forward), inputs, label)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return self.summarize(loss, logits, label)
+
+    def descend(
+        self, passes: partial, inputs: Tensor, label: Tensor, *names: str
+    ) -> tuple[Tensor, Tensor]:
+        """Steps down the gradients that `passes` leaves; returns its loss and logits.
+
+        Args:
+            passes: as of a `StepGraph`, which replays them where that is possible.
+            inputs, label: what they take.
+            names: of the models that step; none: all.
+        """
+
+        def work() -> tuple[Tensor, Tensor]:
+            for optim in self._optims.values():
+                optim.zero_grad()
+            return self._step_passes(passes)(inputs, label)
+
+        loss, logits = self._fitting(work)
+        self.check_loss(loss)
+        for name in names or self._optims:
+            # With amp, it reads one number, as it may have to skip the step.
+            self.scaler.step(self._optims[name])
+        self.scaler.update()
+        return loss, logits
 
     def _fitting(self, work: Callable[[], T]) -> T:
         """Does work; where memory is full, again with fewer prompts at a time while that helps.
@@ -238,16 +252,17 @@ class PromptTrainer(CLIPTrainer):
             and self.cfg.MODEL.CUDA_GRAPH
         )
 
-    def _step_passes(self, forward: Callable[..., Any]) -> Passes:
-        passes = partial(self.passes, forward)
+    def _step_passes(self, passes: partial) -> Passes:
         if not self.captures_step():
             return passes
-        if self._step_graph is None or self._step_graph.passes.args != passes.args:
-            self._step_graph = StepGraph(passes, self.model, autocast=self.precision == "amp")
-        return self._step_graph
+        key = (passes.func, passes.args)
+        if key not in self._step_graphs:
+            amp = self.precision == "amp"
+            self._step_graphs[key] = StepGraph(passes, self.model, autocast=amp)
+        return self._step_graphs[key]
 
     def after_train(self) -> None:
-        self._step_graph = None  # frees its memory
+        self._step_graphs.clear()  # frees their memory
         super().after_train()
 
     def model_inference(self, input: Tensor) -> Tensor:
