@@ -7,7 +7,7 @@ The plain path (`benchmarks/plain.py`) has 77 positions, CLIP's own modules and 
 features of hand-written prompts are computed once in both. Weights are random, of the size of
 ViT-B/16, with the depths and numbers of vectors of the public recipes.
 
-ProMetaR's step goes through an inner step, with gradients of gradients, in both.
+ProMetaR's step is two, in both, the second through an inner step, with gradients of gradients.
 
 Parts: "text" is the text features' forward and backward pass, "step" a training step on images.
 """
@@ -15,9 +15,9 @@ Parts: "text" is the text features' forward and backward pass, "step" a training
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,7 +48,7 @@ from benchmarks.text_encoding import (
 from benchmarks.whole_job_data import REAL, SMALL
 from dassl.config import Config, get_cfg_default
 from dassl.engine import TrainerBase
-from dassl.engine.step_graph import Passes
+from dassl.engine.step_graph import CHECKS, Passes, StepGraph
 from dassl.utils.logger import quiet
 from encoders.openai import CLIP
 from encoders.text import free_bytes
@@ -57,10 +57,7 @@ from trainers import kgcoop, maple, prograd, prometar, promptsrc, tcp
 TEXT = {"KgCoOp": kgcoop, "ProGrad": prograd, "TCP": tcp}
 MODULES = {"MaPLe": maple, "PromptSRC": promptsrc, **TEXT}
 PLAIN_TEXT = {**dict.fromkeys(TEXT, plain.coop_features), "TCP": plain.tcp_features}
-PLAIN_LOSS = {
-    **{"MaPLe": plain.maple_loss, "PromptSRC": plain.promptsrc_loss},
-    "ProMetaR": plain.prometar_loss,
-}
+PLAIN_LOSS = {"MaPLe": plain.maple_loss, "PromptSRC": plain.promptsrc_loss}
 TEMPLATE = "a photo of a {}."
 SIZES = (5, 50, 100, 500)
 CASES = (
@@ -79,8 +76,6 @@ class Meta(prometar.ProMetaR):
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=names))
         self.load_clip = lambda: clip_model
         self.build_model()
-
-    loss = __call__ = prometar.ProMetaR.meta_loss
 
 
 class FamilyBench(Bench):
@@ -123,8 +118,9 @@ class FamilyBench(Bench):
 
     def _step(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
         label = torch.arange(case.batch, device=self.device) % case.n_cls
-        parts = model._models.values() if isinstance(model, Meta) else [model.learned]
-        learned = [p for part in parts for p in part.parameters()]
+        if isinstance(model, Meta):
+            return self._meta_step(model, image, label)
+        learned = list(model.learned.parameters())
         # A rate of zero: each step costs what it costs, and both paths stay comparable.
         optim = torch.optim.SGD(learned, lr=0.0, momentum=0.9)
 
@@ -143,19 +139,44 @@ class FamilyBench(Bench):
             return loss.detach(), loss.detach()
 
         def step(passes: Passes) -> Work:
-            draws = isinstance(model, Meta) and passes is not plainly
-
             def work() -> list[Tensor]:
-                random.seed(3), torch.manual_seed(3)  # both paths divide and mix a batch alike
                 optim.zero_grad()
-                loss, _ = passes(*(model.divided(image, label) if draws else (image, label)))
+                loss, _ = passes(image, label)
                 optim.step()
                 return [loss, *(p.grad for p in learned)]
 
             return work
 
-        module = model.model if isinstance(model, Meta) else model
-        return self.steps(step, {"plain": plainly, "ours": ours}, module)
+        return self.steps(step, {"plain": plainly, "ours": ours}, model)
+
+    def _meta_step(self, trainer: Meta, image: Tensor, label: Tensor) -> dict[str, Work]:
+        learned = [p for part in trainer._models.values() for p in part.parameters()]
+        optim = torch.optim.SGD(learned, lr=0.0, momentum=0.9)
+        torch.manual_seed(3)
+        task = trainer.draw_task(label).to(self.device)
+
+        def step(whole: Passes, meta: Passes) -> Work:
+            def work() -> list[Tensor]:
+                found = []
+                for passes, given in ((whole, label), (meta, task)):
+                    optim.zero_grad()
+                    loss, _ = passes(image, given)
+                    optim.step()
+                    found += [loss, *(p.grad for p in learned if p.grad is not None)]
+                return found
+
+            return work
+
+        plainly = plain.ProMetaR(trainer, self.clip)
+        ours = (partial(trainer.passes, trainer.model), trainer.meta_passes)
+        works = {"plain": step(plainly.whole, plainly.meta), "ours": step(*ours)}
+        if self.device.type == "cuda":
+            graphs = [StepGraph(passes, trainer.model) for passes in ours]
+            counted, works["ours"] = works["ours"], step(*graphs)
+            for _ in range(1 + CHECKS):
+                works["ours"]()
+            works["ours"].counted, works["ours"].graph = counted, graphs[1]
+        return works
 
 
 def select(args: argparse.Namespace) -> list[Case]:

@@ -8,7 +8,6 @@ Shapes: B images, C classes, M context vectors, L = 77 positions, D width, E emb
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import torch
@@ -157,40 +156,62 @@ def promptsrc_loss(model: nn.Module, clip_model: CLIP, image: Tensor, label: Ten
     return F.cross_entropy(logits, label) + regulation
 
 
-@sdpa_kernel(SDPBackend.MATH)  # the fused kernels' gradients have no gradient
-def prometar_loss(trainer: Any, clip_model: CLIP, image: Tensor, label: Tensor) -> Tensor:
-    """A training step's loss of a trainers.prometar.ProMetaR, without FAST_ADAPTATION."""
-    model, settings = trainer.model, trainer.settings(trainer.cfg)
-    learner, scale = model.prompt_learner, clip_model.logit_scale.exp()
-    order = torch.randperm(learner.n_cls).to(label.device)[label].argsort(stable=True)
-    image, label, n = image[order], label[order], len(label) // 2
-    share = random.betavariate(settings.MIXUP_ALPHA, settings.MIXUP_BETA)
+class ProMetaR:
+    """Both parts of a step of a trainers.prometar.ProMetaR, without FAST_ADAPTATION."""
 
-    def features(theta: dict[str, Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
+    def __init__(self, trainer: Any, clip_model: CLIP) -> None:
+        self.trainer, self.model, self.clip = trainer, trainer.model, clip_model
+        self.settings = trainer.settings(trainer.cfg)
+        self.theta = dict(trainer.learned.named_parameters())
+
+    def features(self, theta: dict[str, Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
         towers = ("text_encoder.transformer", "image_encoder.transformer")
         text, visual = (
             torch.stack([vectors for name, vectors in theta.items() if name.startswith(tower)])
             for tower in towers
         )
+        learner = self.model.prompt_learner
         prompts = prompts_of(learner, theta["prompt_learner.ctx"])
-        w = encode_deep_prompts(clip_model, prompts, learner.eot, text)
-        f = encode_prompted_images(clip_model.visual, image, theta["image_encoder.VPT"], visual)
-        return _unit(f), _unit(w)
+        w = encode_deep_prompts(self.clip, prompts, learner.eot, text)
+        f = encode_prompted_images(self.clip.visual, image, theta["image_encoder.VPT"], visual)
+        return f, _unit(w)
 
-    theta = dict(trainer.learned.named_parameters())
-    f, w = features(theta, image[:n])
-    with torch.no_grad():
-        frozen = _unit(clip_model.encode_image(image[:n]))
-    task = F.cross_entropy(scale * f @ w.t(), label[:n])
-    distance = 25 * (w - model.frozen_text_features).abs().mean() + 10 * (f - frozen).abs().mean()
-    g, r = (
-        torch.autograd.grad(x, list(theta.values()), create_graph=True) for x in (task, distance)
-    )
-    adapted = {}
-    for (name, prompt), g_i, r_i in zip(theta.items(), g, r):
-        modulated = model.modulation(name, prompt, r_i)
-        adapted[name] = prompt - settings.ADAPT_LR * g_i - settings.LR_RATIO * modulated
-    f, w = features(adapted, image)
-    logits = scale * _unit(share * f[n:] + (1 - share) * f[:n]) @ w.t()
-    test, train = F.cross_entropy(logits, label[n:]), F.cross_entropy(logits, label[:n])
-    return share * test + (1 - share) * train
+    def altered(
+        self, image: Tensor, label: Tensor, second: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns L + R, and G of each parameter."""
+        f, w = self.features(self.theta, image)
+        f = _unit(f)
+        with torch.no_grad():
+            frozen = _unit(self.clip.encode_image(image))
+        task = F.cross_entropy(self.clip.logit_scale.exp() * f @ w.t(), label)
+        regularizer = 50 * (w - self.model.frozen_text_features).abs().mean()
+        regularizer = regularizer + 20 * (f - frozen).abs().mean()
+        prompts = list(self.theta.values())
+        g = torch.autograd.grad(task, prompts, retain_graph=True, create_graph=second)
+        r = torch.autograd.grad(regularizer, prompts, create_graph=second)
+        altered = {k: self.model.modulation(k, *pair) for k, *pair in zip(self.theta, g, r)}
+        return (task + regularizer).detach(), altered
+
+    def whole(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        loss, altered = self.altered(image, label, second=False)
+        for name, prompt in self.theta.items():
+            prompt.grad = altered[name].detach()
+        return loss, loss
+
+    @sdpa_kernel(SDPBackend.MATH)  # the fused kernels' gradients have no gradient
+    def meta(self, image: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        label, partner = task[:2].long()
+        in_test = task[3] > 0
+        _, altered = self.altered(image[~in_test], label[~in_test], second=True)
+        theta = {k: v - self.settings.ADAPT_LR * altered[k] for k, v in self.theta.items()}
+        f, w = self.features(theta, image)
+        share, others = task[4, in_test], partner[in_test]
+        mixed = share[:, None] * f[in_test] + (1 - share[:, None]) * f[others]
+        logits = self.clip.logit_scale.exp() * _unit(mixed) @ w.t()
+        own, theirs = (
+            F.cross_entropy(logits, label[i], reduction="none") for i in (in_test, others)
+        )
+        loss = (share * own + (1 - share) * theirs).mean()
+        (self.settings.LR_RATIO * loss).backward()
+        return loss.detach(), loss.detach()

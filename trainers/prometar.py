@@ -162,7 +162,9 @@ class ProMetaR(VLTrainer):
         task = self.draw_task(batch["label"])
         if task is not None:
             task = task.to(self.device, non_blocking=True)
-            self.descend(partial(self.meta_passes), image, task)
+            # With amp, g and r may overflow, and L with them: the scaler skips the step then.
+            checked = not self.scaler.is_enabled()
+            self.descend(partial(self.meta_passes), image, task, checked=checked)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return self.summarize(loss, logits, label)
@@ -229,11 +231,11 @@ class ProMetaR(VLTrainer):
         """Images and their task → L of the virtual task after the inner step, and its logits."""
         label, partner = task[:2].long()
         in_train, in_test, mixture = task[2:]
-        train = slice(None) if encodes_all(image) else in_train.nonzero().flatten()
+        train = slice(None) if self.encodes_all() else in_train.nonzero().flatten()
         adapted = self.adapt(image[train], label[train], in_train[train])
         pairs = torch.stack([torch.arange(len(label), device=label.device), partner])
         places = pairs
-        if not encodes_all(image):
+        if not self.encodes_all():
             pairs, in_test, mixture = (x[..., in_test > 0] for x in (pairs, in_test, mixture))
             seen, places = pairs.unique(return_inverse=True)
             image = image[seen]
@@ -257,8 +259,7 @@ class ProMetaR(VLTrainer):
             for name, prompt in self.learned.named_parameters()
         }
 
-
-def encodes_all(image: Tensor) -> bool:
-    """Whether images that a part of the step does without go through it: on a GPU, where a step of
-    constant shapes is replayed."""
-    return image.device.type == "cuda"
+    def encodes_all(self) -> bool:
+        """Whether images that a part of the step does without go through it, so that all steps have
+        the same shapes."""
+        return self.device.type == "cuda" or self.captures_step()

@@ -201,7 +201,7 @@ class PromptTrainer(CLIPTrainer):
         return self.summarize(loss, logits, label)
 
     def descend(
-        self, passes: partial, inputs: Tensor, label: Tensor, *names: str
+        self, passes: partial, inputs: Tensor, label: Tensor, *names: str, checked: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Steps down the gradients that `passes` leaves; returns its loss and logits.
 
@@ -209,6 +209,7 @@ class PromptTrainer(CLIPTrainer):
             passes: as of a `StepGraph`, which replays them where that is possible.
             inputs, label: what they take.
             names: of the models that step; none: all.
+            checked: whether a loss that is no number is an error.
         """
 
         def work() -> tuple[Tensor, Tensor]:
@@ -217,7 +218,8 @@ class PromptTrainer(CLIPTrainer):
             return self._step_passes(passes)(inputs, label)
 
         loss, logits = self._fitting(work)
-        self.check_loss(loss)
+        if checked:
+            self.check_loss(loss)
         for name in names or self._optims:
             # With amp, it reads one number, as it may have to skip the step.
             self.scaler.step(self._optims[name])

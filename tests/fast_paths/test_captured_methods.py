@@ -100,7 +100,7 @@ def test_replayed_training_follows_plain_training(
     options = ("USE_CUDA", str(device == "cuda"), *everywhere(precision))
     for captured in ("True", "False"):
         train(data, tmp_path / captured, method, *options, "MODEL.CUDA_GRAPH", captured, epoch=2)
-    assert len(graphs) == 1 and graphs[0].replays()
+    assert graphs and all(graph.replays() for graph in graphs)  # ProMetaR has two
     assert not [r for r in caplog.records if "without a CUDA graph" in r.getMessage()]
     replayed, plain = learned(tmp_path / "True"), learned(tmp_path / "False")
     assert replayed.keys() == plain.keys() and len(plain) > 0

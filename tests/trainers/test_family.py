@@ -297,9 +297,9 @@ def test_promptsrc_s_three_terms():
     clip_model, own = golden_clip("vit_a"), model.prompts["image_encoder"]
     with torch.no_grad():
         g = torch.zeros(len(NAMES), 64)
-        for template in IMAGENET_TEMPLATES:
+        for template in IMAGENET_TEMPLATES[:60]:
             texts = [template.format(name.replace("_", " ")) for name in NAMES]
-            g += unit(clip_model.encode_text(tokenize(texts)))
+            g += clip_model.encode_text(tokenize(texts))
         g, f = unit(g), unit(clip_model.visual(image))
     scale = clip_model.logit_scale.exp()
     g_p = plain_classes(model, model.prompts["text_encoder"].deep())
