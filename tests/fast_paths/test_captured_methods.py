@@ -105,7 +105,8 @@ def test_replayed_training_follows_plain_training(
     replayed, plain = learned(tmp_path / "True"), learned(tmp_path / "False")
     assert replayed.keys() == plain.keys() and len(plain) > 0
     for name, value in plain.items():
-        if device == "cpu":
+        # ProMetaR leaves out images that a plain step on a CPU does without.
+        if device == "cpu" and method != "ProMetaR":
             assert torch.equal(replayed[name], value), name
         else:
             assert_close(replayed[name], value, TOLERANCE[precision], name)
