@@ -22,7 +22,7 @@ import train
 import trainers
 from dassl.command import command
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import MissingFileError, UserError
+from dassl.utils import MissingFileError, UserError, without_gpu
 from dassl.utils.cli import run_cli
 from dassl.utils.files import listed, user_cache_home
 from dassl.utils.logger import quiet, talking
@@ -119,10 +119,10 @@ def _not_installed(tree: ast.Module, path: Path) -> Iterator[str]:
             names = [node.module or ""]
         for top in {name.split(".")[0] for name in names}:
             if importlib.util.find_spec(top) is None and not (path.parent / top).exists():
-                yield (
-                    f"line {node.lineno}: {top} is not here: pip install it, or put its file or "
-                    "folder beside the trainer's"
-                )
+                what = "pip install it, or put its file or folder beside the trainer's"
+                if "dassl" in top.lower():
+                    what = "it is another copy of the engine, which is called dassl here"
+                yield f"line {node.lineno}: {top} is not here: {what}"
 
 
 def _about(name: str, path: Path, tree: ast.Module, opts: list[str]) -> Iterator[tuple[str, str]]:
@@ -153,8 +153,13 @@ def _keys(tree: ast.Module) -> Iterator[tuple[str, int]]:
             parts.insert(0, inner.attr)
             inner = inner.value
         base = getattr(inner, "attr", getattr(inner, "id", ""))
-        if base == "cfg" and parts and all(part.isupper() for part in parts):
+        is_read = isinstance(getattr(node, "ctx", None), ast.Load)
+        if base == "cfg" and is_read and parts and not any(_is_method(part) for part in parts):
             yield ".".join(parts), node.lineno
+
+
+def _is_method(name: str) -> bool:
+    return any(hasattr(kind, name) for kind in (CfgNode, str, list, float))
 
 
 def _has(cfg: CfgNode, key: str) -> bool:
@@ -210,7 +215,8 @@ def _in_a_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    frame = [f for f in frames if "site-packages" not in f.filename][-1]  # not within torch
+    inside = ("site-packages", without_gpu.__file__)  # of torch, or around its calls
+    frame = [f for f in frames if not any(part in f.filename for part in inside)][-1]
     where = f"{_shown(Path(frame.filename))}, line {frame.lineno}"
     return f"{type(error).__name__}: {error} ({where})"
 

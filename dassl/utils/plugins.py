@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import pkgutil
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache, reduce
@@ -18,6 +20,10 @@ from types import ModuleType
 from yacs.config import CfgNode
 
 from dassl.utils.errors import ConfigError
+from dassl.utils.logger import get_logger
+from dassl.utils.without_gpu import INSTEAD
+
+logger = get_logger(__name__)
 
 # The first that is there is taken; the last is where it lies in a repository of its own.
 SETTINGS_FILES = ("{}_cfg.py", "train.py", "../train.py")
@@ -79,7 +85,8 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
 
     Of its top level, only imports, functions and constants are looked at: what the file would do as
     a program is not done. Imports of plug-ins, and of what is not installed, are left out. New keys
-    that another function sets to constants, as in `cfg.DEVICE = "cuda"`, have those values.
+    that another function sets to constants, as in `cfg.DEVICE = "cuda"`, have those values, and
+    `args`, global or a second parameter, has the defaults of the command line's flags.
 
     Raises:
         ConfigError: the file cannot be read, or has no `extend_cfg`.
@@ -88,7 +95,8 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    scope: dict[str, object] = {"__name__": path.stem, "__file__": str(path)}
+    args = _flags(tree)
+    scope: dict[str, object] = {"__name__": path.stem, "__file__": str(path), "args": args}
     for statement in tree.body:
         code = compile(ast.Module([statement], []), str(path), "exec")
         if isinstance(statement, ast.FunctionDef) or _is_constant(statement):
@@ -96,16 +104,21 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
         elif isinstance(statement, (ast.Import, ast.ImportFrom)) and not _is_of_plugins(statement):
             with suppress(ImportError):
                 exec(code, scope)
-    set_elsewhere = list(_constants_of_cfg(tree))
+    set_elsewhere, merged_elsewhere = list(_constants_of_cfg(tree)), list(_merges(tree))
     extend = scope.get("extend_cfg")
     if not callable(extend):
         raise ConfigError(f"{path} declares no settings: it has no function extend_cfg(cfg)")
 
     def extend_cfg(cfg: CfgNode) -> None:
         try:
-            extend(cfg)
+            extend(*(cfg, args)[: _n_required(extend)])
         except Exception as error:  # whatever a foreign file does wrong
             raise ConfigError(f"extend_cfg of {path} failed: {error!r}") from error
+        for line, text in merged_elsewhere:
+            _note(
+                f"Note: {path} also changes settings in line {line}, `{text}`: that is not done "
+                "here; give them as KEY VALUE pairs, or in a YAML file"
+            )
         for names, value in set_elsewhere:
             node = reduce(lambda node, name: node.get(name, {}), names[:-1], cfg)
             if isinstance(node, CfgNode):
@@ -119,25 +132,51 @@ def _constants_of_cfg(tree: ast.Module) -> Iterator[tuple[list[str], object]]:
 
     The value of a command line's flag, `args.b`, is the flag's default.
     """
-    flags = dict(_defaults_of_flags(tree))
+    flags = {f"args.{name}": repr(value) for name, value in vars(_flags(tree)).items()}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
             base, *names = ast.unparse(node.targets[0]).split(".")
-            given = flags.get(ast.unparse(node.value), node.value)
+            text = ast.unparse(node.value)
             with suppress(ValueError):
-                value = ast.literal_eval(given)
-                if base == "cfg" and all(name.isupper() for name in names):
+                value = ast.literal_eval(flags.get(text, text))
+                if base == "cfg" and not any(hasattr(CfgNode, name) for name in names):
                     yield names, value
 
 
-def _defaults_of_flags(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    """Yields ("args.a_b", default) for each `add_argument("--a-b", default=...)`."""
+def _flags(tree: ast.Module) -> Namespace:
+    """Returns the flags of a file's command line with their defaults."""
+    flags: dict[str, object] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
-            flag = ast.unparse(node.args[0]).strip("'-") if node.args else ""
-            for keyword in node.keywords:
-                if keyword.arg == "default":
-                    yield f"args.{flag.replace('-', '_')}", keyword.value
+            given = {}
+            for key in node.keywords:
+                with suppress(ValueError):
+                    given[key.arg] = ast.literal_eval(key.value)
+            names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            longest = max((str(name) for name in names), key=len, default="")
+            off = {"store_true": False, "store_false": True}.get(given.get("action"))
+            name = given.get("dest") or longest.lstrip("-").replace("-", "_")
+            flags[name] = given.get("default", off)
+    return Namespace(**flags)
+
+
+def _n_required(function: Callable) -> int:
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+
+
+def _merges(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yields line and text of each `cfg.merge_from_list` of other than the command line's."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "cfg.merge_from_list":
+            text = ast.unparse(node)
+            if "args.opts" not in text:
+                yield node.lineno, text
+
+
+@lru_cache(maxsize=32)  # once is enough
+def _note(text: str) -> None:
+    logger.warning(text)
 
 
 def _is_constant(statement: ast.stmt) -> bool:
@@ -177,11 +216,16 @@ def _lines_for_a_gpu(text: str) -> list[int]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", "")
-            places = [key.value for key in node.keywords if key.arg == "device"]
-            places += node.args if name in ("to", "device") else []
-            if name == "cuda" or any(map(_is_cuda, places)):
+            named = ("device", "map_location")
+            places = [key.value for key in node.keywords if key.arg in named]
+            places += node.args if name in ("to", "device", "load") else []
+            of_torch = ast.unparse(node.func) in ASKING
+            if name == "cuda" or of_torch or any(map(_is_cuda, places)):
                 lines.add(node.lineno)
     return sorted(lines)
+
+
+ASKING = {f"torch.cuda.{name}" for name in INSTEAD}
 
 
 def _is_cuda(node: ast.expr) -> bool:

@@ -105,6 +105,44 @@ def test_our_methods_are_the_same_runs_as_without(foreign, ours: str):
     assert after == before and config_digest(after) == config_digest(before)
 
 
+FLAGS = """
+import argparse
+
+
+def add_flags(parser):
+    parser.add_argument("--root", "-r", type=str)
+    parser.add_argument("--depth-of", type=int, default=9)
+    parser.add_argument("--both", action="store_true")
+    parser.add_argument("--no-words", dest="words", action="store_const", default="a photo")
+
+
+def {head}:
+    cfg.TRAINER.MINI = type(cfg)(dict(DEPTH=args.depth_of, BOTH=args.both, WORDS=args.words))
+    cfg.TRAINER.MINI.ROOT = args.root or "nowhere"
+
+
+def reset_cfg(cfg, args):
+    cfg.lambda_value = args.depth_of
+    cfg.merge_from_list(args.opts)
+    cfg.merge_from_list(settings_for(cfg.DATASET.NAME))
+    cfg.freeze()
+"""
+
+
+@pytest.mark.parametrize("head", ["extend_cfg(cfg)", "extend_cfg(cfg, args)"])
+def test_flags_of_its_command_line_have_their_defaults(tmp_path: Path, head: str, capsys):
+    path = tmp_path / "x_cfg.py"
+    path.write_text(FLAGS.format(head=head))
+    cfg = train.get_cfg_default()
+    extend_cfg_of(path)(cfg)
+    expected = {"DEPTH": 9, "BOTH": False, "WORDS": "a photo", "ROOT": "nowhere"}
+    assert dict(cfg.TRAINER.MINI) == expected
+    assert cfg.lambda_value == 9 and not cfg.is_frozen()
+    said = capsys.readouterr().out
+    assert "line 20, `cfg.merge_from_list(settings_for(cfg.DATASET.NAME))`: that is not" in said
+    assert said.count("merge_from_list") == 1
+
+
 def test_what_the_public_train_py_declares_is_what_our_files_do():
     """Files that take the place of ours still find it."""
     from dassl.config import get_cfg_default
