@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class OnTheCPU(TorchFunctionMode):
         if "device" in kwargs:
             kwargs["device"] = _on_cpu(kwargs["device"])
         if func is Tensor.to:
-            args = tuple(map(_on_cpu, args))
+            args = tuple("cpu" if type(x) is int else _on_cpu(x) for x in args)
         elif func in PRODUCTS and _all_half((*args, *kwargs.values())):
             args = tuple(map(_to_full, args))
             kwargs = {key: _to_full(value) for key, value in kwargs.items()}
@@ -70,6 +71,17 @@ def _on_no_gpu(module: nn.Module, args: tuple) -> None:
         module.device_ids = []
 
 
+def _load(*args: Any, map_location: Any = None, load: Callable = torch.load, **kwargs: Any) -> Any:
+    return load(*args, map_location=_on_cpu(map_location), **kwargs)
+
+
+# Functions that ask a GPU for something, and what they do without.
+INSTEAD = {
+    **dict.fromkeys(("synchronize", "set_device", "init"), lambda *_, **__: None),
+    "current_device": lambda: 0,
+    "device": lambda _: nullcontext(),
+    "get_device_name": lambda *_: "the CPU",
+}
 _now: list[ExitStack] = []  # what ends it
 
 
@@ -82,5 +94,8 @@ def keep_on_the_cpu(wanted: bool) -> None:
         _now.append(ExitStack())
         _now[0].enter_context(OnTheCPU())
         _now[0].enter_context(register_module_forward_pre_hook(_on_no_gpu))
+        _now[0].enter_context(mock.patch.object(torch, "load", _load))
+        for name, instead in INSTEAD.items():
+            _now[0].enter_context(mock.patch.object(torch.cuda, name, instead))
     elif _now and not wanted:
         _now.pop().close()
