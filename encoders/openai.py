@@ -24,10 +24,10 @@ from dassl.utils.checkpoint import check_finite, is_plain
 from dassl.utils.cli import stop
 from dassl.utils.download import DownloadError, download
 from dassl.utils.errors import not_one_of
-from dassl.utils.files import listed
+from dassl.utils.files import listed, user_cache_home
 from dassl.utils.logger import get_logger
 from encoders.jit_archive import is_jit_archive, read_jit_archive
-from encoders.tiny import ASSET, load_tiny_state_dict
+from encoders.tiny import ASSET, complete_file, load_tiny_state_dict
 
 if TYPE_CHECKING:
     from clip.clip import _MODELS as MODEL_URLS
@@ -114,6 +114,8 @@ def weights_file(name_or_file: str | Path) -> Path:
         return path
     if name_or_file == TINY:
         return ASSET
+    if name_or_file == WIDE:
+        return complete_file(user_cache_home(), wide=True)
     if name_or_file in MODEL_URLS:
         folder = Path(os.environ.get("CLIP_CACHE", CACHE)).expanduser()
         return folder / MODEL_URLS[name_or_file].rsplit("/", 1)[1]

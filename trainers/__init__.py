@@ -145,7 +145,10 @@ def fit_backbone(cfg: CfgNode) -> None:
     """Takes the embedded CLIP in ViT-B/16's widths where somebody else's file counts on them."""
     if cfg.MODEL.BACKBONE.NAME != TINY or not is_foreign(TRAINER_REGISTRY.get(cfg.TRAINER.NAME)):
         return
+    ours = modules_of(CLIPTrainer)
     for module in modules_of(TRAINER_REGISTRY.get(cfg.TRAINER.NAME)):
+        if module in ours:  # they fix none
+            continue
         if lines := lines_with(Path(module.__file__), (TEXT_WIDTH, IMAGE_WIDTH)):
             logger.warning(
                 f"Note: {module.__file__} fixes the widths {TEXT_WIDTH} or {IMAGE_WIDTH} of "

@@ -28,7 +28,7 @@ from encoders.image import ImageEncoder
 from encoders.kernels.gemm import multiplies_in_bf16
 from encoders.load import freeze, load_model, weights_file
 from encoders.open_clip import PREFIX, Backbone, Source
-from encoders.openai import BACKBONES, CLIP, TINY
+from encoders.openai import BACKBONES, CLIP, TINY, WIDE
 from encoders.shared import load_frozen_clip
 from encoders.tiny import KNOWS
 from encoders.tokens import OPENAI, tokenizer_of
@@ -279,7 +279,7 @@ def backbone_problems(cfg: CfgNode) -> list[str]:
     if backbone.PATH:
         path = Path(backbone.PATH).expanduser()
         return [] if path.is_file() else [f"MODEL.BACKBONE.PATH: file {path} does not exist."]
-    if backbone.NAME in BACKBONES:
+    if backbone.NAME in (*BACKBONES, WIDE):
         return []
     return [
         not_one_of("MODEL.BACKBONE.NAME", backbone.NAME, BACKBONES)
