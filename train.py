@@ -14,6 +14,7 @@ from dassl.config import Config, checked, collect_problems, find_config, get_cfg
 from dassl.config.command_line import FLAGS, build_parser, example
 from dassl.engine import build_trainer
 from dassl.engine.check import check_cfg
+from dassl.engine.others import check_images, load_trained
 from dassl.engine.run_folder import RunFolder
 from dassl.utils import ConfigError, UserError, collect_env_info, set_random_seed
 from dassl.utils.cli import run_cli
@@ -99,8 +100,8 @@ def _run(args: argparse.Namespace) -> float | None:
         logger.info(f"** System info **\n{collect_env_info(cfg.USE_CUDA)}\n")
         trainer = build_trainer(cfg)
         if args.eval_only:
-            trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.dm.check_images(training=not args.eval_only)
+            load_trained(trainer, args.model_dir, args.load_epoch)
+        check_images(trainer, training=not args.eval_only)
         with folder.at_work(log, trainer):
             if args.eval_only:
                 return trainer.test()

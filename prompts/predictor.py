@@ -132,11 +132,19 @@ class Predictor:
         with bar("predicting", total=len(pictures), unit="pictures", shown=progress) as shown:
             for some in self.images(pictures, batch_size, broken):
                 with quietly(), torch.no_grad():
-                    found = self.trainer.model_inference(some).float().cpu()
+                    found = self._of_one_kind(self.trainer.model_inference(some)).float().cpu()
                 self._require_finite(found, pictures, done, broken)
                 done += len(some)
                 shown.update(done + len(broken or ()) - shown.n)
                 yield found
+
+    def _of_one_kind(self, found: object) -> Tensor:
+        if isinstance(found, Tensor):
+            return found
+        raise ConfigError(
+            f"model_inference of {type(self.trainer).__name__} returns a {type(found).__name__}, "
+            "and not the scores of images for classes: nobody but its own program can read that"
+        )
 
     @staticmethod
     def _require_finite(

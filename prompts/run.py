@@ -26,6 +26,7 @@ import train
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase, identity
 from dassl.engine.build import supplied
+from dassl.engine.others import load_trained
 from dassl.engine.run_folder import CONFIG, MODEL
 from dassl.utils import CheckpointError, ConfigError, MissingFileError, load_checkpoint, read_json
 from dassl.utils.checkpoint import BEST_FILE, saved_epochs
@@ -265,7 +266,7 @@ def _load(run: Run, trainer: TrainerBase, epoch: int | None) -> None:
                 "ended, or it is the folder of an evaluation; give that of a finished training"
             )
         epoch = max(common)
-    trainer.load_model(str(run.folder), epoch)
+    load_trained(trainer, str(run.folder), epoch)
     if trainer.model_epoch is None:  # somebody else's way of loading
         trainer.model_epoch = run.cfg.OPTIM.MAX_EPOCH if epoch is None else epoch
 

@@ -112,11 +112,26 @@ class DataManager:
             self.val_loader = _test_loader(cfg, self.dataset.val, tfm_test, dataset_wrapper)
         self.test_loader = _test_loader(cfg, self.dataset.test, tfm_test, dataset_wrapper)
 
-        self.num_classes = self.dataset.num_classes
-        self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
-        self.lab2cname = self.dataset.lab2cname
+        self._num_classes = self.dataset.num_classes
+        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        self._lab2cname = self.dataset.lab2cname
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
+
+    # Subclasses of other people's set what is behind these, and call no `__init__` of ours.
+    cfg: CfgNode | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return self._num_classes
+
+    @property
+    def num_source_domains(self) -> int:
+        return self._num_source_domains
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        return self._lab2cname
 
     def check_images(self, training: bool) -> None:
         """Raises DataError if images that a run reads cannot be read, before it begins.
@@ -128,7 +143,8 @@ class DataManager:
         if training:
             self._say_test_images_that_are_trained_on()
         else:
-            parts = ("val",) if self.cfg.TEST.SPLIT == "val" and self.dataset.val else ("test",)
+            tests_val = self.cfg is not None and self.cfg.TEST.SPLIT == "val" and self.dataset.val
+            parts = ("val",) if tests_val else ("test",)
         items = (item for part in parts for item in getattr(self.dataset, part) or ())
         self.dataset.check_images(list(dict.fromkeys(item.impath for item in items)))
 
@@ -138,8 +154,9 @@ class DataManager:
         if shared:
             logger.warning(
                 f"Note: {len(shared):,} of the {len(self.dataset.test):,} test images of "
-                f"{self.cfg.DATASET.NAME} are its training images ({listed(shared, at_most=1)}): "
-                "a test on them says nothing. The data may be for --eval-only."
+                f"{type(self.dataset).__name__} are its training images "
+                f"({listed(shared, at_most=1)}): a test on them says nothing. The data may be for "
+                "--eval-only."
             )
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
@@ -255,15 +272,15 @@ class DatasetWrapper(Dataset):
         img0 = self.images.read(item.impath)
         if isinstance(self.transform, list | tuple):
             for i, tfm in enumerate(self.transform):
-                output["img" if i == 0 else f"img{i + 1}"] = self._views(tfm, img0)
+                output["img" if i == 0 else f"img{i + 1}"] = self._transform_image(tfm, img0)
         elif self.transform is not None:
-            output["img"] = self._views(self.transform, img0)
+            output["img"] = self._transform_image(self.transform, img0)
         else:
             output["img"] = img0
         if self.return_img0:
             output["img0"] = self.to_tensor(img0)
         return output
 
-    def _views(self, tfm: Any, img0: Any) -> Any:
+    def _transform_image(self, tfm: Any, img0: Any) -> Any:
         views = [tfm(img0) for _ in range(self.k_tfm)]
         return views[0] if len(views) == 1 else views

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.utils.errors import ConfigError
+from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
 from dassl.utils.plugins import lines_for_a_gpu
@@ -115,9 +116,41 @@ def _is_of_templates(table: object) -> bool:
     return all(isinstance(value, str) and "{}" in value for value in table.values())
 
 
+def complete_data(trainer: Any) -> None:
+    """Gives a trainer whose loaders are its own a `dm` that knows the data behind them."""
+    if hasattr(trainer, "dm"):
+        return
+    loaders = {
+        "train_x": trainer.train_loader_x,
+        "train_u": getattr(trainer, "train_loader_u", None),
+        "val": getattr(trainer, "val_loader", None),
+        "test": trainer.test_loader,
+    }
+    behind = {k: getattr(v, "dataset", None) for k, v in loaders.items()}
+    items = {k: getattr(v, "data_source", None) or [] for k, v in behind.items()}
+    names = [trainer.lab2cname[i] for i in sorted(trainer.lab2cname)]
+    known = {"num_classes": trainer.num_classes, "lab2cname": trainer.lab2cname}
+    dataset = SimpleNamespace(**items, **known, classnames=names)
+    trainer.dm = SimpleNamespace(dataset=dataset, **known)
+
+
+def check_images(trainer: Any, training: bool) -> None:
+    """As `DataManager.check_images`, where a trainer's data manager has that."""
+    check = getattr(trainer.dm, "check_images", None)
+    if check is not None:
+        check(training=training)
+
+
+def load_trained(trainer: Any, directory: str, epoch: int | None) -> None:
+    """Calls `load_model`, which takes `cfg` too in some files."""
+    takes_cfg = "cfg" in inspect.signature(trainer.load_model).parameters
+    trainer.load_model(directory, **({"cfg": trainer.cfg} if takes_cfg else {}), epoch=epoch)
+
+
 @contextmanager
-def missing_names_explained(cfg: CfgNode) -> Iterator[None]:
-    """Says where a name is missing that other people's files look up, in a table or in `cfg`."""
+def missing_names_explained(cfg: CfgNode, folder: Path | None = None) -> Iterator[None]:
+    """Says where a name is missing that other people's files look up, in a table or in `cfg`; or a
+    file that those in `folder` open."""
     name = cfg.DATASET.NAME
     try:
         yield
@@ -131,14 +164,30 @@ def missing_names_explained(cfg: CfgNode) -> Iterator[None]:
     except AttributeError as error:
         if traceback.extract_tb(error.__traceback__)[-1].filename != yacs.config.__file__:
             raise
+        if "immutable" in str(error):
+            raise ConfigError(
+                f"{_place(error)}: settings are frozen here, as in the public train.py, and its "
+                "own program leaves them open: write cfg.defrost() in the line before"
+            ) from error
         raise ConfigError(
             f"{_place(error)}: there is no setting {error}; declare it in a file beside the "
             "trainer's, or put its repository's train.py there (docs/porting.md)"
         ) from error
+    except FileNotFoundError as error:
+        place = _place(error, folder)
+        if not place or not error.filename or isinstance(error, UserError):
+            raise
+        raise ConfigError(
+            f"{place}: {error.filename} is not there: bring it along, to where this line looks for "
+            "it from here"
+        ) from error
 
 
-def _place(error: Exception) -> str:
-    """Returns file, line and text of where an error was made."""
+def _place(error: Exception, folder: Path | None = None) -> str:
+    """Returns file, line and text of where an error was made; with a folder, by one of its files,
+    or ""."""
     frames = traceback.extract_tb(error.__traceback__)
-    frame = [frame for frame in frames if frame.filename != yacs.config.__file__][-1]
-    return f"{frame.filename}, line {frame.lineno}, `{frame.line}`"
+    frames = [frame for frame in frames if frame.filename != yacs.config.__file__]
+    if folder is not None:
+        frames = [frame for frame in frames if folder in Path(frame.filename).parents]
+    return "".join(f"{f.filename}, line {f.lineno}, `{f.line}`" for f in frames[-1:])

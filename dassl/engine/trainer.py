@@ -21,7 +21,7 @@ from dassl.engine import step_reports
 from dassl.engine.base import TrainerBase
 from dassl.engine.identity import identity_of
 from dassl.engine.keeper import CANNOT_GO_ON, ProgressKeeper
-from dassl.engine.others import also_in_trainer, complete_templates
+from dassl.engine.others import also_in_trainer, complete_data, complete_templates
 from dassl.engine.progress import forget_progress
 from dassl.engine.record import (
     accuracy_if_finished,
@@ -72,6 +72,7 @@ class SimpleTrainer(TrainerBase):
         self.output_dir = cfg.OUTPUT_DIR
         self.cfg = cfg
         self.build_data_loader()
+        complete_data(self)
         complete_templates(self, cfg.DATASET.NAME)
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
@@ -168,7 +169,9 @@ class SimpleTrainer(TrainerBase):
                 logger.info("Deploy the last-epoch model")
             self.ends_training = True
             with self.stopping_at_once():
-                self.test()
+                result = self.test()
+            if isinstance(result, (int, float)):  # of a `test` of somebody's own
+                self.last_accuracy = float(result)
         forget_progress(self.output_dir)
         elapsed = round(time.time() - self.time_start)
         logger.info(f"Elapsed: {timedelta(seconds=elapsed)}")

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.utils import ConfigError, UnknownNameError
 from dassl.utils.errors import not_one_of
+from dassl.utils.registry import file_of
 from sweep.plan.own import own_name
 from sweep.plan.run import ROOT
 
@@ -177,6 +178,19 @@ STANDARD = {method.trainer: method for method in (*PAPERS, *LATER, *FINE_TUNING)
 GROUPS = {"all": PAPERS, "family": (CLIP, COOP_WORDS, COCOOP, *LATER)}
 
 
+def _require_record(name: str) -> None:
+    """Raises ConfigError for a trainer that evaluates by a method of its own."""
+    try:
+        cls = TRAINER_REGISTRY.get(name)
+    except ConfigError:  # two files have it: the run says so
+        return
+    if cls.test is not SimpleTrainer.test:
+        raise ConfigError(
+            f"--trainers {name}: {file_of(cls)} has a `test` of its own, which writes no record "
+            "(results.jsonl), and tables are made of records: run it by train.py"
+        )
+
+
 def methods_for(
     names: Sequence[str], recipe: str = "", embedded: bool = False
 ) -> tuple[Method, ...]:
@@ -203,6 +217,7 @@ def methods_for(
         if name not in TRAINER_REGISTRY:
             allowed = [*GROUPS, *sorted(TRAINER_REGISTRY.registered_names())]
             raise UnknownNameError(not_one_of("--trainers", name, allowed))
+        _require_record(name)
         if name not in STANDARD and not recipe and not embedded:
             raise ConfigError(
                 f"the papers have no recipe for {name}: add --recipe FOLDER/NAME, a file in "

@@ -41,6 +41,10 @@ MISSING = {
     ),
     "b = cfg.OPTIM.NEW_LR": r"changed.py, line 15, `b = cfg.OPTIM.NEW_LR`: .*no setting NEW_LR",
     "c = cfg.TRAINER.UNHEARD.OF": r"`c = cfg.TRAINER.UNHEARD.OF`: there is no setting UNHEARD;",
+    "cfg.OPTIM.LR = 1.0": r"line 15, `cfg.OPTIM.LR = 1.0`: settings are frozen .*cfg.defrost\(\)",
+    "d = open('texts/digits.json')": (
+        r"changed.py, line 15, `d = open.*`: texts/digits.json is not there: bring it along"
+    ),
 }
 
 
@@ -86,6 +90,23 @@ def test_what_is_put_on_a_gpu_that_is_not_there(cuda: str | torch.device):
     if not torch.cuda.is_available():
         with pytest.raises((AssertionError, RuntimeError)):
             torch.zeros(1).cuda()
+
+
+def test_what_a_gpu_that_is_not_there_is_asked_for(tmp_path: Path):
+    path, load, synchronize = tmp_path / "x.pt", torch.load, torch.cuda.synchronize
+    torch.save(torch.ones(2), path)
+    keep_on_the_cpu(True)
+    try:
+        torch.cuda.set_device(0)
+        with torch.cuda.device(torch.cuda.current_device()):
+            loaded = torch.load(path, map_location="cuda")
+            torch.cuda.synchronize()
+        assert torch.cuda.get_device_name(0) == "the CPU"
+        placed = loaded.to(0), loaded.to(loaded.get_device()), loaded.to(torch.float64)
+        assert all(x.device.type == "cpu" for x in placed) and placed[2].dtype == torch.float64
+    finally:
+        keep_on_the_cpu(False)
+    assert torch.load is load and torch.cuda.synchronize is synchronize
 
 
 def test_a_module_that_was_to_be_spread_over_gpus():
@@ -153,9 +174,12 @@ def test_lines_that_ask_for_a_gpu(tmp_path: Path):
         "g = torch.device('cuda:0')",
         "e = 'cuda'",
         "f.cpu()",
+        "torch.cuda.is_available(), 'cuda'",
+        "torch.cuda.synchronize()",
+        "torch.load(f, map_location='cuda')",
     ]
     path.write_text("\n".join(lines))
-    assert lines_for_a_gpu(path) == [1, 2, 3, 5]
+    assert lines_for_a_gpu(path) == [1, 2, 3, 5, 9, 10]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32", "amp"])

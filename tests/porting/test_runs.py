@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import load_checkpoint
+from dassl.utils import ConfigError, load_checkpoint
+from prompts.predictor import Predictor
 from prompts.run import build, read_run
-from tests.porting.conftest import FEW, record
+from sweep.plan.recipes import methods_for
+from tests.porting.conftest import FEW, FILES, record
 from tests.runs import run
 
 TRAINERS = {  # file, class → folder of its checkpoints, what it learns
@@ -84,6 +87,96 @@ def test_base_to_new(foreign, digits: Path, tmp_path: Path, file: str, name: str
         trainer = build(read_run(out), ["three", "eight"])
         images = torch.zeros(1, 3, 32, 32, device=trainer.device)
         assert trainer.model_inference(images).shape == (1, 2)
+
+
+WITHOUT_A_MANAGER = """
+    def build_data_loader(self):
+        dm = DataManager(self.cfg)
+        self.train_loader_x, self.test_loader = dm.train_loader_x, dm.test_loader
+        self.train_loader_u, self.val_loader = None, None
+        self.num_classes, self.lab2cname = dm.num_classes, dm.lab2cname
+"""
+MANAGER_OF_ITS_OWN = """
+    def build_data_loader(self):
+        inner, dm = DataManager(self.cfg), Manager.__new__(Manager)
+        dm.dataset, dm._num_classes = inner.dataset, inner._num_classes
+        dm._lab2cname = inner._lab2cname
+        dm.train_loader_x, dm.test_loader = inner.train_loader_x, inner.test_loader
+        self.train_loader_x, self.test_loader = dm.train_loader_x, dm.test_loader
+        self.train_loader_u, self.val_loader = None, None
+        self.num_classes, self.lab2cname, self.dm = dm.num_classes, dm.lab2cname, dm
+"""
+MANAGERS = {
+    "none": ("", WITHOUT_A_MANAGER),
+    "a subclass": ("class Manager(DataManager):\n    pass\n", MANAGER_OF_ITS_OWN),
+    "another class": (
+        "class Manager:\n    num_classes = property(lambda s: s._num_classes)\n"
+        "    lab2cname = property(lambda s: s._lab2cname)\n",
+        MANAGER_OF_ITS_OWN,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MANAGERS)
+def test_a_data_manager_of_its_own(foreign, digits: Path, tmp_path: Path, kind: str):
+    manager, method = MANAGERS[kind]
+    head = (FILES / "mini_head.py").read_text("utf-8")
+    cls = "@TRAINER_REGISTRY.register()\nclass MiniHead(TrainerX):\n"
+    assert cls in head
+    text = head.replace(cls, f"from dassl.data import DataManager\n{manager}\n{cls}{method}\n")
+    foreign("changed", changed=text)
+    common = {"trainer": "MiniHead", "dataset": "digits", "recipe": "tiny"}
+    assert run(digits, tmp_path / "base", *FEW, epoch=1, **common) > 0
+    flags = {"eval_only": True, "model_dir": str(tmp_path / "base"), "load_epoch": 1}
+    assert run(digits, tmp_path / "again", *FEW, **flags, **common) > 0
+    assert record(tmp_path / "again")["correct"] == record(tmp_path / "base")["correct"]
+
+
+OWN_TEST = """
+    def test(self, split=None):
+        self.set_model_mode("eval")
+        return 12.5
+
+    def load_model(self, directory, cfg, epoch=None):
+        assert cfg is self.cfg
+        super().load_model(directory, epoch)
+
+    def model_inference(self, image):
+        return self.model(image), None
+"""
+
+
+def test_an_evaluation_of_its_own(foreign, digits: Path, tmp_path: Path):
+    """Its number is passed on; where a record or scores are needed, a sentence says why not."""
+    text = (FILES / "mini_head.py").read_text("utf-8") + OWN_TEST
+    foreign("changed", changed=text)
+    common = {"trainer": "MiniHead", "dataset": "digits", "recipe": "tiny"}
+    out = tmp_path / "base"
+    assert run(digits, out, *FEW, epoch=1, **common) == 12.5
+    flags = {"eval_only": True, "model_dir": str(out), "load_epoch": 1}
+    assert run(digits, tmp_path / "again", *FEW, **flags, **common) == 12.5
+    with pytest.raises(
+        ConfigError, match=r"changed.py has a `test` of its own, which writes no re"
+    ):
+        methods_for(["MiniHead"], embedded=True)
+    predictor = Predictor.load(out)
+    with pytest.raises(ConfigError, match="model_inference of MiniHead returns a tuple"):
+        list(predictor.scores(Image.new("RGB", (32, 32))))
+
+
+def test_our_loader_of_clip(foreign, digits: Path, tmp_path: Path):
+    """It brings the embedded CLIP, in ViT-B/16's widths where the file fixes those."""
+    head = (FILES / "mini_head.py").read_text("utf-8")
+    line = "        cfg = self.cfg\n"
+    for width in (64, 512):
+        size = "load_clip_to_cpu(cfg).text_projection.shape[1]"
+        text = head.replace(line, f"{line}        assert {size} == {width}\n")
+        text = (
+            f"from trainers.coop import load_clip_to_cpu\n{text.replace('MiniHead', f'M{width}')}"
+        )
+        foreign(f"with_{width}", **{f"with_{width}": text})
+        common = {"trainer": f"M{width}", "dataset": "digits", "recipe": "tiny"}
+        assert run(digits, tmp_path / str(width), *FEW, epoch=1, **common) > 0
 
 
 def test_parts_of_its_own(foreign, digits: Path, tmp_path: Path):
