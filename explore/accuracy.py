@@ -37,7 +37,7 @@ def overview(runs: Sequence[Seen]) -> Section:
         Column("method", "The method, and the settings in which it differs from its others."),
         Column("dataset", "The dataset; of own pictures, the folder's or the CSV file's name."),
         Column("classes", "The classes of the test: all, base (the first half) or new (the rest)."),
-        Column("shots", "Training images a class; 0: the method learns nothing.", number=True),
+        Column("shots", "Images a class that it learned from; 0: none.", number=True),
         Column("seed", "Of everything that is drawn.", number=True),
         Column("accuracy (%)", "On the test set.", number=True),
         Column("images", "In the test set.", number=True),
@@ -55,13 +55,18 @@ def _line(one: Seen) -> list[Cell]:
     error = 100 * calibration_error(one.predictions) if one.predictions else None
     return [
         *map(Cell, (one.name, one.dataset, one.part)),
-        _number(one.run.cfg.DATASET.NUM_SHOTS if one.learns else 0),
+        _shots(one),
         _number(one.seed if one.seed >= 0 else None),
         _number(one.accuracy, ".2f"),
         _number(counted, ","),
         _number(error, ".1f"),
         *map(Cell, (one.run.backbone, str(one.folder))),
     ]
+
+
+def _shots(one: Seen) -> Cell:
+    shots = one.setting.get("DATASET.NUM_SHOTS", -1) if one.learns else 0
+    return Cell("all", float("inf")) if shots < 0 else _number(shots)
 
 
 def _number(number: float | None, form: str = "d") -> Cell:

@@ -89,7 +89,8 @@ class Seen:
 
     @property
     def seed(self) -> int:
-        return self.run.cfg.SEED
+        """Of what it learned, or of the training whose weights it tested."""
+        return self.record.get("seed", self.run.cfg.SEED)
 
     @property
     def accuracy(self) -> float | None:
@@ -145,6 +146,9 @@ class Seen:
     def setting(self) -> dict[str, Any]:
         """All that determines its numbers, but seed, classes and dataset: full key → value."""
         settings = flat(settings_but_seed(self.run.cfg))
+        trained = self.record.get("trained")  # elsewhere: what this configuration need not know
+        if isinstance(trained, dict):
+            settings |= {k: v for k, v in trained.items() if k in settings}
         return {k: v for k, v in settings.items() if k not in _NOT_OF_THE_SETTING}
 
     @cached_property
@@ -272,6 +276,8 @@ def _differing(runs: Sequence[Seen]) -> list[str]:
 
 
 def _told(key: str, value: Any) -> str:
+    if key == "DATASET.NUM_SHOTS" and value == -1:
+        return "all images"
     if key == "DATASET.NUM_SHOTS":
         return counted(value, "shot") if isinstance(value, int) else f"{value} shots"
     return "" if value in ("", None) else f"{key.rpartition('.')[2]} {value}"

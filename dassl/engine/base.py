@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class TrainerBase:
         self._wandb: Any = None  # with the methods of that one
         self.model_epoch: int | None = None  # epochs behind the weights held now
         self.last_accuracy: float | None = None  # per cent, of the latest evaluation
+        # What made the weights that were loaded (`identity`); {}: not known; None: none were.
+        self.learned_by: Mapping[str, Any] | None = None
 
     # --- models -----------------------------------------------------------------------------------
 
@@ -216,6 +219,7 @@ class TrainerBase:
             except RuntimeError as error:
                 raise CheckpointError(f"{path} does not fit {name}: {error}") from None
             self.model_epoch = checkpoint["epoch"]
+            self.learned_by = checkpoint.get(identity.KEY) or {}
 
     def load_weights(self, name: str, state_dict: dict[str, Tensor]) -> None:
         """Copies a checkpoint's state dict into the model called `name`."""

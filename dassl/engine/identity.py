@@ -24,6 +24,8 @@ KEY = "made_by"
 _OF_TEST_IMAGES = ("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 _ONLY_FOR_TRAINING = ("N_CTX", "CTX_INIT")  # the shape of a context is compared by itself
 _ONLY_ROUNDING = ("PREC",)
+# Beginnings of what only a training reads, or what made its parameters what they are.
+OF_TRAINING = ("OPTIM", "TRAIN.", "TRAINER.", "DATALOADER.TRAIN", "DATASET.NUM_SHOTS")
 
 Identity = Mapping[str, Any]
 
@@ -112,6 +114,14 @@ def check_same_run(then: Identity | None, now: Identity, fpath: PathLike) -> Non
             "Give what the run was started with, or start a run of its own: without --resume, in "
             "another output folder."
         )
+
+
+def training_of(then: Identity | None) -> dict[str, Any]:
+    """Returns the settings of a training that an evaluation of its weights cannot have other values
+    of, full key → value, and "SEED"; {}: not known."""
+    settings = (then or {}).get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    return {k: v for k, v in settings.items() if k == "SEED" or k.startswith(OF_TRAINING)}
 
 
 def note_other_arithmetic(then: Identity | None, now: Identity) -> None:

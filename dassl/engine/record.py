@@ -38,6 +38,7 @@ def evaluation_record(
     cfg = trainer.cfg
     counts = getattr(trainer.evaluator, "per_class_counts", dict)()
     on_gpu = trainer.device.type == "cuda"
+    trained, data = identity.training_of(trainer.learned_by), _data_of(trainer)
     return {
         "status": "finished",
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -45,11 +46,13 @@ def evaluation_record(
         "dataset": cfg.DATASET.NAME,
         "split": split,
         "classes": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-        "shots": cfg.DATASET.NUM_SHOTS,
-        "seed": cfg.SEED,
-        "data": getattr(trainer.dm.dataset, "provenance", {}),
+        "shots": trained.get("DATASET.NUM_SHOTS", cfg.DATASET.NUM_SHOTS),
+        "seed": trained.get("SEED", cfg.SEED),
+        "data": data,
         "epoch": trainer.model_epoch,
         "after_training": trainer.ends_training,
+        # Of weights that were loaded, what the configuration of an evaluation need not say.
+        **({"trained": trained} if trained and not trainer.ends_training else {}),
         # A training that went on from a checkpoint without the states of the generators.
         **({"draws_differ": True} if trainer.draws_differ else {}),
         "backbone": cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME,
@@ -69,6 +72,15 @@ def evaluation_record(
         "config_digest": config_digest(cfg),
         **versions(),
     }
+
+
+def _data_of(trainer: Any) -> dict[str, Any]:
+    """Returns where the data are from; the few-shot sample is that of the training."""
+    data = dict(getattr(trainer.dm.dataset, "provenance", {}))
+    if trainer.learned_by is not None:
+        theirs = trainer.learned_by.get("data")
+        data["few_shot"] = theirs.get("few_shot") if isinstance(theirs, dict) else None
+    return data
 
 
 def precision_of(trainer: Any) -> str:
@@ -135,8 +147,13 @@ def what_it_rests_on(trainer: Any, split: str) -> str:
         cfg.DATASET.NAME,
         f"{dataset.num_classes} classes ({cfg.DATASET.get('SUBSAMPLE_CLASSES', 'all')})",
         counted(images, f"{split} image"),
-        _shots(cfg.DATASET.NUM_SHOTS, provenance.get("few_shot") or {}),
     ]
+    trained = identity.training_of(trainer.learned_by)
+    if trained or trainer.learned_by is None:
+        shots = trained.get("DATASET.NUM_SHOTS", cfg.DATASET.NUM_SHOTS)
+        parts.append(_shots(shots, _data_of(trainer).get("few_shot") or {}))
+    else:
+        parts.append("weights of unknown origin")
     if digest := provenance.get("split_digest"):
         parts.append(f"{getattr(dataset, 'split_source', 'split')} {digest[:8]}")
     if weights := trainer.weights_used():
