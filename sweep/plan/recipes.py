@@ -150,7 +150,7 @@ def coop(m: int = 16, position: str = "end", csc: bool = False, label: str = "")
 
 
 PAPERS = (CLIP, ENSEMBLE, LINEAR_PROBE, COOP_WORDS, COCOOP)
-# The methods that came after, by their own public recipes for base to new classes.
+# The methods that came after, by their own public recipes where these are known (docs/methods.md).
 LATER = (
     Method("KgCoOp", "KgCoOp", "KgCoOp/{backbone}_ep100_ctxv1"),
     Method("ProGrad", "ProGrad", "ProGrad/{backbone}_ep100"),
@@ -161,7 +161,7 @@ LATER = (
     Method("IVLP", "IVLP", "IVLP/vit_b16_c2_ep5_batch4_2+2ctx"),
     Method("MaPLe", "MaPLe", "MaPLe/vit_b16_c2_ep5_batch4_2ctx"),
     Method("PromptSRC", "PromptSRC", "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx"),
-    Method("DePT", "DePT", "DePT/coop_vit_b16_ctxv1"),
+    Method("DePT", "DePT", "DePT/vit_b16_ep10_bs4_lr35"),
     Method("ProMetaR", "ProMetaR", "ProMetaR/vit_b16_c2_ep10_batch4_4+4ctx"),
 )
 # CoOp, table 5. Their recipes were not found in a public text: CoOp's is taken.
