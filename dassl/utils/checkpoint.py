@@ -277,15 +277,26 @@ def check_finite(
     """Raises CheckpointError, with the name of the tensor, unless weights are finite numbers.
 
     Args:
-        state_dict: of the file; entries that are no tensors are passed over.
+        state_dict: of the file; entries that are no tensors are passed over, if the model has none
+            of that name.
         fpath: the file.
         own: the model's tensors; whole or complex numbers are none of its learned ones.
     """
     for name, value in state_dict.items():
         if not isinstance(value, torch.Tensor):
+            if own and isinstance(own.get(name), torch.Tensor):
+                raise CheckpointError(
+                    f"{fpath} holds {name} as a {type(value).__name__}; expected a tensor"
+                )
             continue
         if not is_plain(value):
             raise CheckpointError(f"{fpath} holds {name} as a tensor without plain numbers")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            # Computing with it would take memory for numbers that the file does not have.
+            raise CheckpointError(
+                f"{fpath} holds {name} as {tuple(value.shape)} of fewer numbers, repeated; save a "
+                "contiguous tensor"
+            )
         if not value.is_floating_point():
             if own and name in own and own[name].is_floating_point():
                 kind = str(value.dtype).removeprefix("torch.")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dassl.utils import CheckpointError, load_pretrained_weights
-from dassl.utils.checkpoint import restore_checkpoint
+from dassl.utils.checkpoint import check_finite, restore_checkpoint
 
 KINDS = {
     "int64": lambda weight: (weight * 9).long(),
@@ -16,6 +16,7 @@ KINDS = {
     "complex64": lambda weight: weight.to(torch.complex64),
     "infinite numbers": lambda weight: weight / 0,
     "without plain numbers": lambda weight: weight.to("meta"),
+    "fewer numbers, repeated": lambda weight: weight[0, 0].clone().expand(2, 3),
 }
 
 
@@ -43,3 +44,16 @@ def test_floating_point_numbers_of_any_width(dtype: torch.dtype):
     model, content = Model(), {"ctx": torch.ones(2, 3, dtype=dtype), "count": torch.tensor(4)}
     restore_checkpoint({"state_dict": content}, "w.pt", model)
     assert model.ctx.dtype == torch.float32 and bool((model.ctx == 1).all()) and model.count == 4
+
+
+def test_no_tensor():
+    content = {"ctx": Model().ctx.tolist(), "count": torch.tensor(4)}
+    with pytest.raises(CheckpointError, match=r"w\.pt holds ctx as a list; expected a tensor"):
+        restore_checkpoint({"state_dict": content}, "w.pt", Model())
+
+
+def test_numbers_that_a_file_does_not_have_take_no_memory():
+    """Of a few bytes, what would be 8 GB."""
+    many = {"ctx": torch.zeros(1).expand(2 * 10**9, 1)}
+    with pytest.raises(CheckpointError, match=r"holds ctx as \(2000000000, 1\) of fewer numbers"):
+        check_finite(many, "w.pt", {"ctx": torch.zeros(2)})
