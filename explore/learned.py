@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -68,7 +69,7 @@ def _words(run: Seen, predictor: Predictor) -> Iterator[Block]:
     if len(found) > CLASSES:
         yield Code(
             "More classes have vectors of their own; this shows all:",
-            f"{command('prompts')} interpret {run.folder}",
+            f"{command('prompts')} interpret {shlex.quote(str(run.folder))}",
         )
 
 

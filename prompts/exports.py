@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 
 from dassl.command import command
@@ -71,4 +72,4 @@ def add_import(commands: argparse._SubParsersAction) -> None:
 
 def take_in(args: argparse.Namespace) -> None:
     folder = import_prompts(args.file, args.folder, args.backbone_path)
-    print(f"{folder}: try {command('predict')} {folder} PICTURE")
+    print(f"{folder}: try {command('predict')} {shlex.quote(str(folder))} PICTURE")

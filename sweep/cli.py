@@ -142,6 +142,8 @@ def places_for(args: argparse.Namespace) -> Places:
             f"--devices is {args.devices!r}, but Ray deals out the GPUs itself: leave out "
             "--devices, or --executor ray"
         )
+    if args.jobs < 0:
+        raise ConfigError(f"--jobs {args.jobs}: expected 1 or more, or leave it out")
     settings = dict(zip(args.opts[::2], args.opts[1::2]))
     use_cuda = settings.get("USE_CUDA", "True") != "False"
     if args.executor == "ray" and args.jobs > 0:

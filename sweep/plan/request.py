@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,21 @@ KINDS: dict[str, tuple[type, type | None]] = {
     "tuple[str, ...]": (list, str),
     "tuple[int, ...]": (list, int),
     "tuple[bool, ...]": (list, bool),
+}
+
+
+# What a sweep sets for each run, and what says it.
+OF_THE_PLAN = {
+    "SEED": "--seeds says that",
+    "TRAINER.NAME": "--trainers says that",
+    "DATASET.NAME": "--datasets says that",
+    "DATASET.NUM_SHOTS": "--shots says that",
+    "DATASET.ROOT": "--root says that",
+    "DATASET.SUBSAMPLE_CLASSES": "each run has the classes that its table needs",
+    "TEST.SPLIT": "tables are of the test set",
+    "TEST.NO_TEST": "tables are of tests",
+    "OUTPUT_DIR": "each run has a folder of its own in --output",
+    "RESUME": "a sweep goes on by itself",
 }
 
 
@@ -148,6 +164,9 @@ class Request:
                 not_one_of("--backbone", self.backbone, BACKBONES)
                 + " For another, use --recipe and --opts MODEL.BACKBONE.NAME."
             )
+        for key in self.opts[::2]:
+            if key in OF_THE_PLAN:
+                raise ConfigError(f"--opts {key}: {OF_THE_PLAN[key]}; leave it out of --opts")
         if len(self.opts) % 2:
             raise ConfigError(f"--opts {' '.join(self.opts)}: not KEY VALUE pairs, one is missing")
         for name, values in (("--seeds", self.seeds), ("--datasets", self.datasets)):
@@ -204,8 +223,8 @@ class Request:
                 values = value if isinstance(value, tuple) else (value,)
                 parts += [flag, *map(str, values)]
         if self.opts:
-            parts += ["--opts", *(value or "''" for value in self.opts)]
-        return " ".join(parts)
+            parts += ["--opts", *self.opts]
+        return shlex.join(parts)
 
 
 def _fits(content: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from dassl.command import command
 from dassl.evaluation.error_analysis import FILES
 from dassl.utils import ConfigError, MissingFileError
 from dassl.utils.errors import not_one_of
-from dassl.utils.files import write_text
+from dassl.utils.files import require_replaceable, write_text
 from dassl.utils.logger import get_logger
 from dassl.utils.terminal import wants_colors
 from dassl.utils.text import counted, visible
@@ -71,6 +71,7 @@ def show_table(args: argparse.Namespace) -> int:
     if args.to is None:
         print(text)
     else:
+        require_replaceable(args.to, (".md", ".tex", ".csv", ".html", ".htm", ".txt"))
         write_text(args.to, text + "\n")
         print(visible(f"Written to {args.to}"))
     return 0
@@ -105,6 +106,7 @@ def report(args: argparse.Namespace) -> int:
     if not requests:
         raise ConfigError(f"no sweep was started in {args.output}; start one or add --all")
     target = args.to or args.output / "report.html"
+    require_replaceable(target, (".html", ".htm"))
     grids = grids_of(requests, args.output, target)
     if not grids:
         raise ConfigError(f"the tables of {args.output} would average what differs; see above")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def prepare_own_data(runs: Sequence[Run], root: str, output: Path) -> list[str]:
         sizes = ", ".join(f"{len(items):,} {part}" for part, items in _parts(dataset).items())
         said.append(
             f"{own_name(name)}: {counted(n_cls, 'class', 'classes')}; {sizes} images. The split "
-            f"is kept in {path}; to hold on to it when images come or go: --opts DATASET.CSV {path}"
+            f"is kept in {path}; to hold on to it when images come or go: --opts DATASET.CSV "
+            f"{shlex.quote(str(path))}"
         )
     return said + embedded_note(runs)
 

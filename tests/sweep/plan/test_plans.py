@@ -1,6 +1,7 @@
 """Plans hold exactly the runs that the papers' tables need, with the papers' recipes."""
 
 import csv
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import train
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import ConfigError, UnknownNameError
 from sweep.plan.recipes import GROUPS, PAPER_NAMES
-from sweep.plan.request import Request, dataset_names
+from sweep.plan.request import OF_THE_PLAN, Request, dataset_names
 from sweep.plan.run import ROOT, Run, evaluation_of, settings_but_seed
 from sweep.plan.tables import TABLES
 
@@ -230,3 +231,21 @@ def test_bad_requests(fields: dict, message: str):
     with pytest.raises((ConfigError, UnknownNameError)) as error:
         Request(**{"what": "base2new", **fields}).runs()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("key", OF_THE_PLAN)
+def test_what_the_plan_sets_is_no_option(key: str):
+    with pytest.raises(ConfigError, match=rf"--opts {key}: .*; leave it out of --opts"):
+        Request("base2new", ("CoOp",), ("digits",), opts=("OPTIM.LR", "0.1", key, "1")).runs()
+
+
+def test_commands_can_be_typed_as_they_are_shown():
+    request = Request(
+        "fewshot",
+        ("CoOp",),
+        ("folder/my birds",),
+        opts=("TRAINER.COOP.CTX_INIT", "this is a", "A", ""),
+    )
+    words = shlex.split(request.flags())
+    assert words[-4:] == ["TRAINER.COOP.CTX_INIT", "this is a", "A", ""]
+    assert "folder/my birds" in words
