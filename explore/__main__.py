@@ -12,7 +12,7 @@ import dassl.start  # noqa: F401  # isort: skip - first: it checks Python and it
 from dassl.command import command
 from dassl.utils import ConfigError
 from dassl.utils.cli import run_cli
-from dassl.utils.files import write_text
+from dassl.utils.files import require_replaceable, write_text
 from dassl.utils.logger import talking
 from dassl.utils.parsers import Parser
 from dassl.utils.text import counted, visible
@@ -58,6 +58,7 @@ def write_page(args: argparse.Namespace) -> None:
         if number < 1:
             raise ConfigError(f"{flag} is {number}; expected 1 or more")
     target = args.to or Path(args.runs[0]).expanduser() / "explore.html"
+    require_replaceable(target, (".html", ".htm"))
     write_text(target, render(page(args.runs, target, args.root, args.mistakes, args.most)))
     print(visible(f"Written to {target}"))
 

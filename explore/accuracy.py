@@ -87,7 +87,7 @@ def base_and_new(settings: Sequence[Setting]) -> Section:
             continue
         blocks.append(bars_of(dataset, rows, parts))
         blocks.append(_table(dataset, rows, parts))
-        trained = [one.runs[0] for one in mine if one.test[1] == "base" and one.learns]
+        trained = [s.runs[0] for s in mine if s.test[1] == "base" and s.runs[0].trained_here]
         tested = {one.name for one in mine if one.test[1] == "new"}
         blocks += [needs.new_classes(one) for one in trained if one.name not in tested]
     about = "Mean ± sample standard deviation over the seeds."

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yacs.config import CfgNode
 
 from dassl.engine.identity import flat
 from dassl.engine.run_folder import CONFIG
 from dassl.utils import MissingFileError, UserError, read_json
 from dassl.utils.logger import get_logger
-from dassl.utils.results import accuracy_of, read_records
+from dassl.utils.results import accuracy_of, is_of, read_records
 from dassl.utils.text import counted
 from explore.predictions import Predictions, read_predictions
 from prompts.run import Run, read_run
@@ -156,8 +157,20 @@ class Seen:
         """What it predicted for each image; None: it was not asked to write that."""
         for place in (self.folder, self.folder / TESTED):
             if (place / PREDICTIONS).is_file():
-                return read_predictions(place / PREDICTIONS) or None
+                found = read_predictions(place / PREDICTIONS)
+                if self._is_of_the_record(found):
+                    return found or None
+                logger.warning(
+                    f"Note: {place / PREDICTIONS} is passed over: it is of another test than the "
+                    f"last of {RECORDS}, or not whole"
+                )
         return None
+
+    def _is_of_the_record(self, found: Predictions) -> bool:
+        total, correct = self.record.get("total"), self.record.get("correct")
+        if not total or found.path.parent != self.folder:  # made anew, elsewhere perhaps
+            return not total or len(found) == total
+        return (len(found), int(found.right.sum())) == (total, correct)
 
 
 def find_runs(folders: Sequence[str], root: str = "") -> list[Seen]:
@@ -239,12 +252,13 @@ def _seen(folder: Path, root: str, asked_for: bool) -> Seen | None:
             raise
         logger.warning(f"Note: {folder} is left out: {error}")
         return None
-    return Seen(run, _record(folder / RECORDS), root=root)
+    return Seen(run, _record(folder / RECORDS, run.cfg), root=root)
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _record(path: Path, cfg: CfgNode) -> dict[str, Any]:
     records = list(read_records(path)) if path.is_file() else []
     done = [r for r in records if r.get("status") == "finished" and r.get("split") == "test"]
+    done = [r for r in done if is_of(r, cfg)]
     return next((r for r in reversed(done) if accuracy_of(r) is not None), {})
 
 

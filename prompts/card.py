@@ -11,7 +11,7 @@ from typing import Any
 from dassl import __version__
 from dassl.engine.run_folder import RECORDS
 from dassl.utils.files import content_digest
-from dassl.utils.results import accuracy_of, read_records, versions
+from dassl.utils.results import accuracy_of, is_of, read_records, versions
 from dassl.utils.text import on_one_line, visible
 from prompts.predictor import Predictor
 from prompts.preparation import preparation, weights_of
@@ -35,12 +35,16 @@ def card(predictor: Predictor, kind: str, path: Path) -> str:
     made_with = {"prompt-learning": __version__, **versions()}
     learns = bool(predictor.trainer.get_model_names())
     trained_here = run.made_by.get("classnames") == predictor.classnames
+    template = getattr(predictor.trainer.dm.dataset, "template", None)
     rows = {
         "method": method,
         "CLIP": f"{weights.get('name', 'not known')}, SHA-256 `{weights.get('sha256', '?')}`",
         "trained on" if learns else "made for": _data(cfg, run.made_by),
         "recipe": _recipe(predictor),
-        "accuracy": _accuracy(run.folder / RECORDS, predictor.trainer.model_epoch, trained_here),
+        **({} if learns else {"prompt": f"`{_as_text(str(template))}`"}),
+        "accuracy": _accuracy(predictor, trained_here)
+        if learns or template == run.template
+        else "not tested with this prompt",
         "this file": f"`{path.name}`, SHA-256 `{content_digest(path)}`",
         "made with": ", ".join(f"{k} {v}" for k, v in made_with.items() if v),
     }
@@ -89,9 +93,12 @@ def _recipe(predictor: Predictor) -> str:
     )
 
 
-def _accuracy(path: Path, epoch: int | None, trained_here: bool) -> str:
+def _accuracy(predictor: Predictor, trained_here: bool) -> str:
     """Returns what the run's own test of these weights said."""
-    records = read_records(path) if path.is_file() else ()
+    path, epoch = predictor.run.folder / RECORDS, predictor.trainer.model_epoch
+    records = (
+        [r for r in read_records(path) if is_of(r, predictor.run.cfg)] if path.is_file() else []
+    )
     fitting = [r for r in records if r.get("epoch") == epoch and r.get("split") == "test"]
     values = [accuracy for r in fitting if (accuracy := accuracy_of(r)) is not None]
     if not values or not math.isfinite(values[-1]):

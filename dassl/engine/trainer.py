@@ -33,7 +33,7 @@ from dassl.engine.record import (
 from dassl.engine.signals import TrainingStopped
 from dassl.engine.step_reports import MOST_WAITING, StepReports
 from dassl.engine.wandb_writer import open_wandb, report
-from dassl.evaluation import ErrorAnalysis, build_evaluator
+from dassl.evaluation import ErrorAnalysis, build_evaluator, error_analysis
 from dassl.utils import AverageMeter, MetricMeter, mkdir_if_missing
 from dassl.utils.bars import bar
 from dassl.utils.checkpoint import BEST_FILE
@@ -241,6 +241,8 @@ class SimpleTrainer(TrainerBase):
         record = self.result_record(split, results, time.perf_counter() - start)
         if analysis is not None:
             analysis.save(self.output_dir, title(record), self.cfg.DATASET.ROOT)
+        elif split == self.cfg.TEST.SPLIT:  # not what chooses the best epoch
+            error_analysis.forget(self.output_dir)
         self.flush_writer()
         append_record(Path(self.output_dir) / "results.jsonl", record)  # last: it says "finished"
         report(self, record)

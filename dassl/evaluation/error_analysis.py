@@ -77,6 +77,12 @@ class Predictions:
         return cls(*(torch.cat(column).cpu() for column in columns))
 
 
+def forget(folder: PathLike) -> None:
+    """Deletes the analysis of an earlier evaluation."""
+    for name in FILES:
+        (Path(folder) / name).unlink(missing_ok=True)
+
+
 class ErrorAnalysis:
     """Collects the predictions of an evaluation; of all scores, an image's K highest are kept.
 

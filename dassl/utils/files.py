@@ -8,12 +8,12 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dassl.utils.errors import DataError, MissingFileError
+from dassl.utils.errors import ConfigError, DataError, MissingFileError
 from dassl.utils.logger import get_logger
 from dassl.utils.text import spelled
 
@@ -31,6 +31,15 @@ def user_cache_home() -> Path:
     """Returns the folder of this project in the user's cache; it need not exist."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return base / "prompt-learning"
+
+
+def require_replaceable(path: Path, suffixes: Collection[str]) -> None:
+    """Raises ConfigError if a file of another kind would be replaced by what a command writes."""
+    if path.exists() and path.suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"--to {path}: a file of another kind is there; give a name that ends in "
+            f"{' or '.join(suffixes)}"
+        )
 
 
 def file_state(path: PathLike) -> tuple[str, int, int, int]:

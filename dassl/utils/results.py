@@ -114,6 +114,17 @@ def _classes_agree(rows: Any, total: int, correct: int) -> bool:
     return sums == [total, correct]
 
 
+def is_of(record: Mapping[str, Any], cfg: CfgNode) -> bool:
+    """Whether a record is of a configuration's method, data and classes: one that was killed leaves
+    its configuration beside the record of what its folder held before."""
+    own = {
+        "trainer": cfg.TRAINER.NAME,
+        "dataset": cfg.DATASET.NAME,
+        "classes": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+    }
+    return all(record.get(key, value) == value for key, value in own.items())
+
+
 def determining_settings(
     cfg: Mapping[str, Any], but: Sequence[str] | None = None
 ) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import train
+from dassl.utils import ConfigError
 from dassl.utils.cli import run_cli
 from explore import needs
 from explore.__main__ import main, page
@@ -244,3 +245,11 @@ def test_bad_input_is_one_sentence(kind: str, runs: Runs, tmp_path: Path, capsys
     said = capsys.readouterr().err
     assert told[kind] in said and said.count("error: ") == 1
     assert not (tmp_path / "x.html").exists()
+
+
+def test_no_file_of_another_kind_is_replaced(runs, tmp_path: Path):
+    target = tmp_path / "results.jsonl"
+    target.write_text("mine")
+    with pytest.raises(ConfigError, match=r"results.jsonl: a file of another kind is there"):
+        main([*runs.all, "--to", str(target)])
+    assert target.read_text() == "mine"
