@@ -115,6 +115,11 @@ class BasePromptLearner(nn.Module):
                 f"Note: CTX_INIT has {counted(n_words, 'word')} and wins over N_CTX, which is "
                 f"{settings.N_CTX}"
             )
+        if class_specific and ctx_init:
+            logger.warning(
+                "Note: CTX_INIT wins over CSC: one context, of its words, for all classes. For one "
+                "a class, leave CTX_INIT empty ('')"
+            )
         self._announce(prompt_prefix, n_words)
 
     def _tokenize(self, texts: list[str], names: list[str] | None = None) -> Tensor:

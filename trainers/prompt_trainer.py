@@ -17,6 +17,7 @@ from dassl.engine import identity
 from dassl.engine.step_graph import Passes, StepGraph
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import CheckpointError, load_checkpoint, load_pretrained_weights
+from dassl.utils.checkpoint import check_finite
 from dassl.utils.device import is_full_gpu
 from dassl.utils.errors import not_one_of
 from dassl.utils.logger import get_logger
@@ -115,6 +116,7 @@ class PromptTrainer(CLIPTrainer):
         """
         checkpoint = load_checkpoint(path)
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
+            check_finite(checkpoint["state_dict"], path, self.learned.state_dict())
             self._check_classes(self.model.prompt_learner, checkpoint["state_dict"], path)
             now, then = self.made_by(), checkpoint.get(identity.KEY)
             if isinstance(then, dict) and (other := identity.other_weights(then, now)):

@@ -390,5 +390,5 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
     if not epochs:
         hint = "the folder holds no checkpoint of an epoch"
     else:
-        hint = f"use --load-epoch with one of {', '.join(map(str, epochs))}"
+        hint = f"choose one of {', '.join(map(str, epochs))}"
     raise MissingFileError(f'Model not found at "{path}": {hint}')

@@ -118,15 +118,11 @@ def _is_of_templates(table: object) -> bool:
 
 def complete_data(trainer: Any) -> None:
     """Gives a trainer whose loaders are its own a `dm` that knows the data behind them."""
-    if hasattr(trainer, "dm"):
+    if hasattr(trainer, "dm") or not hasattr(trainer, "lab2cname"):
         return
-    loaders = {
-        "train_x": trainer.train_loader_x,
-        "train_u": getattr(trainer, "train_loader_u", None),
-        "val": getattr(trainer, "val_loader", None),
-        "test": trainer.test_loader,
-    }
-    behind = {k: getattr(v, "dataset", None) for k, v in loaders.items()}
+    loaders = {"train_x": "train_loader_x", "train_u": "train_loader_u"}
+    loaders |= {"val": "val_loader", "test": "test_loader"}
+    behind = {k: getattr(getattr(trainer, v, None), "dataset", None) for k, v in loaders.items()}
     items = {k: getattr(v, "data_source", None) or [] for k, v in behind.items()}
     names = [trainer.lab2cname[i] for i in sorted(trainer.lab2cname)]
     known = {"num_classes": trainer.num_classes, "lab2cname": trainer.lab2cname}

@@ -80,6 +80,11 @@ class RunFolder:
             what = "--resume goes on with" if self.resumes else "--eval-only adds to"
             raise ConfigError(f"--overwrite deletes what {what} in {self.path}: leave one out.")
         _check_place(self.path)
+        if cfg.DATASET.NAME == "Folder" and _same(cfg.DATASET.ROOT, self.path):
+            raise OutputFolderError(
+                f"{self.path} holds the images, a class a folder: a run's would be taken for more "
+                "of them. Choose another --output-dir, such as one inside it."
+            )
         if not self.is_new:
             self._check_use()
 
@@ -121,8 +126,8 @@ class RunFolder:
         if not self.evaluates:
             raise OutputFolderError(
                 f"{self.path} holds another run ({', '.join(found)}). Choose another --output-dir, "
-                f"go on with that run (--resume {self.path}), or delete what it left "
-                "(--overwrite; from Python: overwrite=True)."
+                f"go on with that run (--resume {shlex.quote(str(self.path))}), or delete what it "
+                "left (--overwrite; from Python: overwrite=True)."
             )
         if found != [RECORDS]:
             raise OutputFolderError(

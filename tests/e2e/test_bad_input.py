@@ -174,7 +174,7 @@ def test_prompt_beyond_77_tokens(failing):
 
 def test_epoch_that_does_not_exist(failing, trained: Path):
     message = failing(model_dir=str(trained), load_epoch="9", eval_only=None)
-    assert "--load-epoch with one of 1" in message
+    assert "choose one of 1" in message
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from dassl.utils.errors import OutputFolderError
 from tests.runs import run
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -136,3 +137,11 @@ def test_the_picture_of_errors_shows_what_the_model_saw(tmp_path):
     zero_shot(root, tmp_path / "out", *opts)
     with Image.open(tmp_path / "out" / "confused.png") as image:
         assert (0, 255, 0) in {colour for _, colour in image.convert("RGB").getcolors(2**24)}
+
+
+def test_a_run_does_not_write_among_the_classes(tmp_path):
+    """Its own folders would be classes without images, and advice to remove them would lose it."""
+    own = tree(tmp_path / "own", plain, WORDS.__getitem__)
+    with pytest.raises(OutputFolderError, match="holds the images, a class a folder"):
+        zero_shot(own, own)
+    assert sorted(path.name for path in own.iterdir()) == ["test", "train"]

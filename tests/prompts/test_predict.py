@@ -121,7 +121,7 @@ def test_bad_input_gets_one_sentence(
         (coop, good, "--classes-file", tmp_path / "names.txt"): "there is no file",
         (coop, good, "--template", "a {}"): "leave --template out",
         (coop, good, "--top", "0"): "expected 1 or more",
-        (coop, good, "--epoch", "7"): "use --load-epoch with one of 1",
+        (coop, good, "--epoch", "7"): "choose one of 1",
         (coop, good, "--device", "cuda"): "finds no GPU",
     }
     for arguments, expected in cases.items():
