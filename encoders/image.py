@@ -117,9 +117,7 @@ class ImageEncoder:
         dtype = self.products or self.visual.conv1.weight.dtype
         tower = self.folded.get(weights, dtype, self._fold)
         groups = image.split(tower.cpu_images) if image.device.type == "cpu" else (image,)
-        # The fused kernels' gradients have no gradient.
-        kernels = [SDPBackend.MATH] if second_order.is_wanted() else KERNELS
-        with without_autocast(image), sdpa_kernel(kernels):
+        with without_autocast(image), sdpa_kernel(KERNELS):
             return torch.cat([getattr(tower, what)(group, *prompts) for group in groups])
 
     def _fold(self, dtype: torch.dtype, backend: str) -> _VisionTransformer | _ResNet:
@@ -230,6 +228,9 @@ class _VisionTransformer(FrozenTower):
         """(B, L, 3 D) → (B, L, D)"""
         batch, length, _ = qkv.shape
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if second_order.is_wanted():
+            out = second_order.attend(q, k, v)
+            return out.transpose(1, 2).flatten(2)
         out = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # scaled by the folded weights
         return out.transpose(1, 2).flatten(2)
 

@@ -5,7 +5,7 @@ memory's sake. A method that differentiates through a gradient step (MAML, arXiv
 computes inside what it steps along: the same rows, the same folded weights, the same numbers.
 
 torch has gradients of gradients of all that happens there. Where its own are a long chain of small
-operations, they are written by hand here: a norm's are 13 instead of 59.
+operations, they are written by hand here (a norm's are 13 instead of 59), or keep much (attention).
 """
 
 from __future__ import annotations
@@ -127,3 +127,67 @@ def _pull_back(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
     return torch.ops.aten.native_layer_norm_backward(
         g.contiguous(), x, x.shape[-1:], mean, r, None, None, [True, False, False]
     )[0]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Queries (..., Q, D), keys (..., K, D) and values (..., K, E) → (..., Q, E).
+
+    The softmax scale is in the queries. Computed in float32 at least.
+    """
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    return _Attend.apply(*(x.to(dtype).contiguous() for x in (q, k, v))).to(q.dtype)
+
+
+class _Attend(torch.autograd.Function):
+    """out = P v, P = softmax(q k^T)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        p = (q @ k.mT).softmax(dim=-1)
+        ctx.save_for_backward(q, k, v, p)
+        return p @ v
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        return _AttendGradient.apply(grad, *ctx.saved_tensors)
+
+
+class _AttendGradient(torch.autograd.Function):
+    """With J = J^T the softmax' Jacobian, J x = P * (x - <P x>), and g the gradient of out:
+
+    dv = P^T g,  dS = J dP,  dP = g v^T,  dq = dS k,  dk = dS^T q
+    """
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> tuple:
+        ctx.save_for_backward(g, q, k, v, p)
+        ds = _softmax_gradient(g @ v.mT, p)
+        return ds @ k, ds.mT @ q, p.mT @ g
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_dq: Tensor, of_dk: Tensor, of_dv: Tensor) -> tuple:
+        g, q, k, v, p = ctx.saved_tensors
+        dp = g @ v.mT
+        ds = _softmax_gradient(dp, p)
+        of_ds = (of_dq @ k.mT).add_(q @ of_dk.mT)
+        of_dp = _softmax_gradient(of_ds, p)
+        # P is in dv, and twice in dS = P * (dP - <P dP>).
+        of_p = (g @ of_dv.mT).addcmul_(of_ds, dp - _row_sum(dp, p))
+        of_p.addcmul_(dp, _row_sum(of_ds, p), value=-1)
+        of_s = _softmax_gradient(of_p, p)
+        return (
+            (p @ of_dv).add_(of_dp @ v),
+            (of_s @ k).add_(ds @ of_dk),
+            (of_s.mT @ q).add_(ds.mT @ of_dq),
+            of_dp.mT @ g,
+            None,
+        )
+
+
+def _row_sum(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=-1, keepdim=True)
+
+
+def _softmax_gradient(grad: Tensor, p: Tensor) -> Tensor:
+    return torch._softmax_backward_data(grad, p, -1, p.dtype)

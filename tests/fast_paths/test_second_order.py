@@ -109,3 +109,12 @@ def test_an_activation(name):
     u.requires_grad_()
     assert_close(second_order.activate(u, act), act.of(u), 0.0)
     assert torch.autograd.gradgradcheck(lambda u: second_order.activate(u, act), u)
+
+
+def test_attention():
+    q, k, v = (torch.randn(2, 3, n, 4, dtype=torch.float64) for n in (5, 6, 6))
+    learned = [x.requires_grad_() for x in (q, k, v)]
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    assert_close(second_order.attend(q, k, v), expected, 1e-14)
+    assert torch.autograd.gradgradcheck(second_order.attend, learned)
