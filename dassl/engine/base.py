@@ -219,7 +219,8 @@ class TrainerBase:
             except RuntimeError as error:
                 raise CheckpointError(f"{path} does not fit {name}: {error}") from None
             self.model_epoch = checkpoint["epoch"]
-            self.learned_by = checkpoint.get(identity.KEY) or {}
+            made_by = checkpoint.get(identity.KEY)
+            self.learned_by = made_by if isinstance(made_by, dict) else {}
 
     def load_weights(self, name: str, state_dict: dict[str, Tensor]) -> None:
         """Copies a checkpoint's state dict into the model called `name`."""

@@ -25,7 +25,7 @@ _OF_TEST_IMAGES = ("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INP
 _ONLY_FOR_TRAINING = ("N_CTX", "CTX_INIT")  # the shape of a context is compared by itself
 _ONLY_ROUNDING = ("PREC",)
 # Beginnings of what only a training reads, or what made its parameters what they are.
-OF_TRAINING = ("OPTIM", "TRAIN.", "TRAINER.", "DATALOADER.TRAIN", "DATASET.NUM_SHOTS")
+OF_TRAINING = ("OPTIM", "TRAIN.", "TRAINER.", "DATALOADER.TRAIN")
 
 Identity = Mapping[str, Any]
 
@@ -120,8 +120,10 @@ def training_of(then: Identity | None) -> dict[str, Any]:
     """Returns the settings of a training that an evaluation of its weights cannot have other values
     of, full key → value, and "SEED"; {}: not known."""
     settings = (then or {}).get("settings")
-    settings = settings if isinstance(settings, dict) else {}
-    return {k: v for k, v in settings.items() if k == "SEED" or k.startswith(OF_TRAINING)}
+    found = settings if isinstance(settings, dict) else {}
+    numbers = {k: found[k] for k in ("SEED", "DATASET.NUM_SHOTS") if type(found.get(k)) is int}
+    plain = {k: v for k, v in found.items() if isinstance(v, (int, float, str, list, tuple))}
+    return {**{k: v for k, v in plain.items() if k.startswith(OF_TRAINING)}, **numbers}
 
 
 def note_other_arithmetic(then: Identity | None, now: Identity) -> None:

@@ -132,7 +132,7 @@ def complete_data(trainer: Any) -> None:
 
 def check_images(trainer: Any, training: bool) -> None:
     """As `DataManager.check_images`, where a trainer's data manager has that."""
-    check = getattr(trainer.dm, "check_images", None)
+    check = getattr(getattr(trainer, "dm", None), "check_images", None)
     if check is not None:
         check(training=training)
 

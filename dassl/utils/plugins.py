@@ -111,7 +111,7 @@ def extend_cfg_of(path: Path) -> Callable[[CfgNode], None]:
 
     def extend_cfg(cfg: CfgNode) -> None:
         try:
-            extend(*(cfg, args)[: _n_required(extend)])
+            extend(*(cfg, args)[: max(1, _n_required(extend))])
         except Exception as error:  # whatever a foreign file does wrong
             raise ConfigError(f"extend_cfg of {path} failed: {error!r}") from error
         for line, text in merged_elsewhere:

@@ -77,7 +77,7 @@ def _load(*args: Any, map_location: Any = None, load: Callable = torch.load, **k
 
 # Functions that ask a GPU for something, and what they do without.
 INSTEAD = {
-    **dict.fromkeys(("synchronize", "set_device", "init"), lambda *_, **__: None),
+    **dict.fromkeys(("synchronize", "set_device"), lambda *_, **__: None),
     "current_device": lambda: 0,
     "device": lambda _: nullcontext(),
     "get_device_name": lambda *_: "the CPU",

@@ -56,6 +56,13 @@ def test_shots_and_seed_are_those_of_the_training(made, tmp_path: Path, opts, se
     assert {(one.name, one.seed) for one in both} == {("CoOp", 1)}
 
 
+def test_what_cannot_be_settings_is_none(made):
+    then = {"settings": {"SEED": "x", "DATASET.NUM_SHOTS": None, "OPTIM.LR": 0.1, "OPTIM.NAME": {}}}
+    assert identity.training_of(then) == {"OPTIM.LR": 0.1}
+    for odd in ({"settings": [1]}, {}, None):
+        assert identity.training_of(odd) == {}
+
+
 def test_weights_of_another_program(made, tmp_path: Path, capsys):
     path = tmp_path / "theirs/prompt_learner"
     state = load_checkpoint(str(made.base / "prompt_learner/model.pth.tar-2"))
