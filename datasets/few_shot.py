@@ -14,6 +14,7 @@ from dassl.data.datasets import Datum
 from dassl.utils import DataError, read_json
 from dassl.utils.logger import get_logger
 from dassl.utils.safe_pickle import InertUnpickler, Record
+from dassl.utils.text import composed
 from datasets.readers.derived_files import derived_paths, save_derived
 from datasets.resources import PUBLISHED
 
@@ -128,13 +129,13 @@ def split_digest(dataset: SampledDataset, split: tuple[list[Datum], ...]) -> str
         if id(items) not in parts:
             rows = zip(dataset.relative_paths(items), items)
             text = "\n".join(f"{path}\t{item.label}\t{item.classname}" for path, item in rows)
-            parts[id(items)] = hashlib.sha256(text.encode()).digest()
+            parts[id(items)] = hashlib.sha256(composed(text).encode()).digest()
         whole.update(parts[id(items)])
     return whole.hexdigest()
 
 
 def _paths_digest(paths: list[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(map(composed, paths))).encode()).hexdigest()
 
 
 @cache

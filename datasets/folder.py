@@ -12,7 +12,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import DataError, MissingFileError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
-from dassl.utils.text import unseen
+from dassl.utils.text import composed, unseen
 from datasets.base import BenchmarkDataset
 from datasets.readers.class_names import alike_in_prompts, class_names
 from datasets.readers.class_order import ordered_classes, with_plain_numbers
@@ -198,7 +198,7 @@ def _draw(rows: list[Row], share: float) -> tuple[list[Row], list[Row]]:
     for name, paths in _by_class(rows).items():
         n_taken = min(max(1, round(len(paths) * share)), len(paths) - 1)
         # Its own generator: other classes, and how many there are, do not matter.
-        chosen = set(random.Random(name).sample(range(len(paths)), n_taken))
+        chosen = set(random.Random(composed(name)).sample(range(len(paths)), n_taken))
         kept += [(path, name) for i, path in enumerate(paths) if i not in chosen]
         taken += [(path, name) for i, path in enumerate(paths) if i in chosen]
     return kept, taken

@@ -220,7 +220,8 @@ class ProgressKeeper:
         return place.epoch
 
     def extra_entries(self) -> dict[str, Any]:
-        """Returns what makes a checkpoint in the public format one to go on from to the bit."""
+        """Returns what makes a checkpoint in the public format one to go on from as if there had
+        been no break."""
         trainer = self.trainer
         trainer.flush_writer()
         random = random_state(gpus=True)

@@ -5,7 +5,8 @@ optimizers, schedules, the state of the random number generators, the place with
 best validation result. The file before it stays as `progress-before.pt`, for the case that the
 newest is damaged. Both go when the training is done. Checkpoints in the public format are another
 thing: TRAIN.CHECKPOINT_FREQ says which epochs are kept for good. Ours hold the state of the
-generators and the like as one more entry, so training can go on from them to the bit as well.
+generators and the like as one more entry, so training can go on from them as well, and repeats
+there on a CPU to the bit.
 
 A place within an epoch is the number of batches that were learned from. A resumed run puts the
 generators to where they were at the epoch's start, draws the same batches again, leaves out those,

@@ -22,6 +22,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(_escaped, text)
 
 
+def composed(name: str) -> str:
+    """Returns a name in one form (NFC), whatever a disk or an archive has made of it."""
+    return unicodedata.normalize("NFC", name)
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """Returns "1 run", "2 runs", "1,000 runs"; `many` is the plural of an irregular word."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"

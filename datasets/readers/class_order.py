@@ -11,6 +11,7 @@ from dassl.utils import DataError
 from dassl.utils.errors import closest
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
+from dassl.utils.text import composed
 from datasets.readers.parts import UNSPLIT, Parts
 
 logger = get_logger(__name__)
@@ -90,7 +91,7 @@ def ordered_classes(source: object, parts: Parts) -> list[str]:
             f"{source} has {len(trained)} class ({listed(sorted(trained)) or 'none'}); there must "
             "be two or more to tell apart"
         )
-    classes = sorted(trained)
+    classes = sorted(trained, key=composed)
     values = numbers_of(classes)
     if values is None:
         words = [name for name in classes if number(name) is None]

@@ -15,7 +15,7 @@ from itertools import chain
 from dassl.utils import DataError
 from dassl.utils.files import listed
 from dassl.utils.logger import get_logger
-from dassl.utils.text import counted
+from dassl.utils.text import composed, counted
 from datasets.readers.image_checks import Check, ImageChecks, first_of, problem_of
 
 logger = get_logger(__name__)
@@ -139,7 +139,7 @@ class ImageTree:
             self.note(place)
         if damaged:
             raise DataError(f"{first_of(damaged)}. Fetch it anew, or take it out.")
-        return sorted(found, key=lambda name: name.split(os.sep))
+        return sorted(found, key=lambda name: (composed(name).split(os.sep), name))
 
     def any_below(self, path: str) -> bool:
         """Whether there is an image, or something that should be one, in a folder at any depth."""
@@ -202,7 +202,7 @@ class ImageTree:
         listing = Listing()
         try:
             with os.scandir(path) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                found = sorted(entries, key=lambda entry: (composed(entry.name), entry.name))
         except OSError as error:
             raise DataError(f"folder {path} cannot be read: {error.strerror or error}") from None
         for entry in found:

@@ -99,6 +99,23 @@ def test_one_class_in_two_folders(tmp_path, capsys):
     assert r"one class in two spellings: 'Ha\u0308her' and 'H\xe4her'" in capsys.readouterr().out
 
 
+def test_a_disk_s_spelling_of_accents_moves_nothing(tmp_path):
+    """Classes, split, digest and sample are those of the same tree on another system."""
+    found = []
+    for form in ("NFC", "NFD"):
+        root = tmp_path / form
+        for i, name in enumerate(("cafz", "café", "tea", "Ärger")):
+            for j in range(12):
+                path = root / name / f"{'é' if j % 2 else 'f'}{j}.png"
+                draw(Path(unicodedata.normalize(form, str(path))), 20 * i + j)
+        dataset = load(root)
+        paths = [[item.impath for item in part] for part in (dataset.train_x, dataset.test)]
+        names = [dataset.classnames, *(dataset.relative_paths(dataset.test), paths)]
+        shown = unicodedata.normalize("NFC", repr(names)).replace(str(root), "")
+        found.append((dataset.split_digest, shown))
+    assert found[0] == found[1]
+
+
 def test_parts_that_hold_images_but_no_classes(tmp_path):
     for name in ("train", "test"):
         for i in range(4):
