@@ -61,6 +61,8 @@ def basis_of(run: Run, root: str) -> Basis:
             basis[key] = digest_of(path)
     if root:
         basis |= _data(run, settings, Path(root))
+    if run.source is not None:
+        basis.pop("few_shot", None)  # its record has that of its training, which it rests on
     if run.source is None and not run.trains:
         dataset = DATASET_REGISTRY.get(settings["DATASET.NAME"])
         basis["template"] = settings.get("DATASET.TEMPLATE") or getattr(dataset, "template", None)
