@@ -71,8 +71,12 @@ def _on_no_gpu(module: nn.Module, args: tuple) -> None:
         module.device_ids = []
 
 
-def _load(*args: Any, map_location: Any = None, load: Callable = torch.load, **kwargs: Any) -> Any:
-    return load(*args, map_location=_on_cpu(map_location), **kwargs)
+_load_anywhere = torch.load
+
+
+def _load(file: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """As `torch.load`; what was on a GPU comes to the CPU."""
+    return _load_anywhere(file, _on_cpu(map_location) or "cpu", *args, **kwargs)
 
 
 # Functions that ask a GPU for something, and what they do without.

@@ -100,6 +100,7 @@ def test_what_a_gpu_that_is_not_there_is_asked_for(tmp_path: Path):
         torch.cuda.set_device(0)
         with torch.cuda.device(torch.cuda.current_device()):
             loaded = torch.load(path, map_location="cuda")
+            assert torch.equal(torch.load(path, "cuda:0"), torch.load(path))
             torch.cuda.synchronize()
         assert torch.cuda.get_device_name(0) == "the CPU"
         placed = loaded.to(0), loaded.to(loaded.get_device()), loaded.to(torch.float64)
