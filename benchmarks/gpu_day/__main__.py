@@ -30,8 +30,6 @@ from typing import Any
 from benchmarks.bars import Verdict, judge
 from benchmarks.gpu_day import figures
 from benchmarks.gpu_day.plan import MINUTES_ON_A_CPU, PARTS, Part, named
-from dassl.utils.device import nvidia_smi
-from sweep.work.gpus import first_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results/gpu"
@@ -59,6 +57,15 @@ for name in sys.argv[1:]:
         importlib.import_module(name)
     except Exception as error:
         print(f"{name}\t{type(error).__name__}: {error}".splitlines()[0])
+"""
+# Not imported here: what they import may come from --wheels.
+FIND_CARD = """
+import json
+from dassl.utils.device import nvidia_smi
+from sweep.work.gpus import first_gpu
+
+answer = nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
+print(json.dumps({"card": first_gpu().name, "driver": answer.split()[0]}))
 """
 
 
@@ -261,13 +268,16 @@ def _asked(command: list[str], environment: dict[str, str]) -> subprocess.Comple
         ) from None
 
 
-def facts_of(device: str) -> dict[str, Any]:
+def facts_of(device: str, environment: dict[str, str]) -> dict[str, Any]:
     """Returns the card that the parts compute on, and the driver, as nvidia-smi knows them."""
-    facts: dict[str, Any] = {"device": device}
-    if device == "cuda":
-        answer = nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
-        facts |= {"card": first_gpu().name, "driver": answer.split()[0]}
-    return facts
+    if device != "cuda":
+        return {"device": device}
+    done = _asked([sys.executable, "-W", "ignore", "-c", FIND_CARD], environment)
+    try:
+        return {"device": device, **json.loads(done.stdout.splitlines()[-1])}
+    except (ValueError, IndexError):
+        error = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        return {"device": device, "card": "unknown", "driver": f"unknown ({error})"}
 
 
 def parse() -> argparse.Namespace:
@@ -298,7 +308,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gpu-day-") as folder:
         environment = environment_for(args.device, args.wheels, Path(folder))
         require_all(args.device, environment)
-        facts = facts_of(args.device)
+        facts = facts_of(args.device, environment)
         results, logs = RESULTS if args.device == "cuda" else args.work, args.work / "logs"
         day = Day(args.device, results, logs, args.minutes, facts, args.commit, environment)
         outcomes: list[Outcome] = []

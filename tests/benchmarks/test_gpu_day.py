@@ -291,3 +291,30 @@ def test_profiles_on_a_cpu(monkeypatch):
     results = list(step_profile.measure(torch.device("cpu")))
     assert len(results) == 3
     assert all(result["kernels"] > 100 and 0 < result["gaps"] < 1 for result in results)
+
+
+def test_what_runs_the_parts_needs_no_package():
+    """They may come from --wheels, for the parts alone."""
+    code = (
+        "import sys; sys.modules.update(torch=None, yacs=None); import benchmarks.gpu_day.__main__"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_card_is_the_first_visible_one(tmp_path):
+    program = tmp_path / "nvidia-smi"
+    gpus = "".join(
+        f"<gpu><product_name>NVIDIA {name}</product_name><uuid>GPU-{name}</uuid></gpu>"
+        for name in ("A1", "B2")
+    )
+    program.write_text(
+        f"#!/bin/sh\n[ $1 = -q ] && echo '<nvidia_smi_log>{gpus}</nvidia_smi_log>' || echo 580.1"
+    )
+    program.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": "GPU-B2"}
+    facts = day.facts_of("cuda", environment)
+    assert facts == {"device": "cuda", "card": "NVIDIA B2", "driver": "580.1"}
+    assert day.facts_of("cpu", {}) == {"device": "cpu"}
+    failing = day.facts_of("cuda", {**environment, "CUDA_VISIBLE_DEVICES": "GPU-C3"})
+    assert failing["card"] == "unknown" and "GPU-C3" in failing["driver"]
