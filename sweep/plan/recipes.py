@@ -62,6 +62,7 @@ class Method:
         learns: False: nothing is random and no training images are needed, so one run will do.
         reads_new_classes: whether it can be tested on classes it was not trained on.
         fixed: the user named the recipe, so it is used as it is, for every dataset.
+        epochs_on: datasets on which it trains for another number of epochs than its file says.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Method:
     learns: bool = True
     reads_new_classes: bool = True
     fixed: bool = False
+    epochs_on: tuple[tuple[str, int], ...] = ()
 
     def with_recipe(self, recipe: str, backbone: str = "") -> Method:
         """Returns the method with a config file of the user's, whose CTX_INIT counts.
@@ -96,6 +98,9 @@ class Method:
         folder, _, name = self.recipe.partition("/")
         if backbone == "tiny":
             return f"{folder}/tiny", self.opts
+        if own := dict(self.epochs_on).get(dataset):
+            elsewhere, opts = replace(self, epochs_on=()).recipe_for(backbone, dataset, shots)
+            return elsewhere, ("OPTIM.MAX_EPOCH", str(own), *opts)
         epochs = EPOCHS.get(shots, 200 if shots > 16 else 100)
         epochs = IMAGENET_EPOCHS if dataset == "imagenet" else epochs
         stem, opts = BACKBONES.get(backbone, backbone), self.opts
@@ -154,7 +159,9 @@ PAPERS = (CLIP, ENSEMBLE, LINEAR_PROBE, COOP_WORDS, COCOOP)
 LATER = (
     Method("KgCoOp", "KgCoOp", "KgCoOp/{backbone}_ep100_ctxv1"),
     Method("ProGrad", "ProGrad", "ProGrad/{backbone}_ep100"),
-    Method("TCP", "TCP", "TCP/{backbone}_ep100_ctxv1"),
+    Method(
+        *("TCP", "TCP", "TCP/{backbone}_ep100_ctxv1"), epochs_on=(("imagenet", 25), ("sun397", 25))
+    ),
     Method("PLOT", "PLOT", "PLOT/{backbone}{epochs}"),
     Method("LASP", "LASP", "LASP/vit_b16_c4_ep25_batch32_cls_t2t_5_wcl_25_g1_b_lr32"),
     Method("VPT", "VPT", "VPT/vit_b16_c2_ep5_batch4_4"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweep.plan.recipes import COCOOP, COOP_WORDS, STANDARD, coop
+from sweep.plan.recipes import BENCHMARK, COCOOP, COOP_WORDS, STANDARD, coop
 from sweep.plan.run import Run
 
 
@@ -30,6 +30,12 @@ def test_plot_s_public_program_trains_as_long_as_coop_s(shots, expected):
     for backbone in ("RN50", "ViT-B/16"):
         assert epochs(plot, backbone, "dtd", shots) == expected
         assert epochs(plot, backbone, "imagenet", shots) == 50
+
+
+def test_tcp_s_public_program_trains_less_on_two_datasets():
+    known = {name: epochs(STANDARD["TCP"], "ViT-B/16", name, 16) for name in BENCHMARK}
+    assert {name for name, n in known.items() if n == 25} == {"imagenet", "sun397"}
+    assert {n for name, n in known.items() if n != 25} == {50}
 
 
 def test_32_shots_use_the_file_for_200_epochs():
