@@ -318,3 +318,9 @@ def test_the_card_is_the_first_visible_one(tmp_path):
     assert day.facts_of("cpu", {}) == {"device": "cpu"}
     failing = day.facts_of("cuda", {**environment, "CUDA_VISIBLE_DEVICES": "GPU-C3"})
     assert failing["card"] == "unknown" and "GPU-C3" in failing["driver"]
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(day, "SECONDS_TO_ANSWER", 0.2)
+    with pytest.raises(SystemExit, match=r"took over 0.2 s: does nvidia-smi answer\?"):
+        day._asked([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ))

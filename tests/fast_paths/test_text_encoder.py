@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dassl.utils import ConfigError
 from encoders.image import ImageEncoder
 from encoders.openai import CLIP
 from encoders.prompt_tree import PromptTree, learned_token
-from encoders.text import TextEncoder
+from encoders.text import TextEncoder, free_bytes
 from tests.golden_recipes import assert_close, custom_clip, golden_clip, images
 from trainers import cocoop, coop
 
@@ -255,3 +256,19 @@ def test_training_after_an_evaluation_in_inference_mode():
         assert_close(own, other, 1e-6)
         own.sum().backward()
     assert context.grad.abs().sum() > 0 and prompts.grad.abs().sum() > 0
+
+
+def test_on_several_gpus_it_says_that_it_runs_on_one():
+    """As DataParallel asks each module for a copy of it."""
+    module = nn.Sequential(nn.Sequential(TextEncoder(golden_clip("vit_a"))))
+    with pytest.raises(ConfigError, match=r"leave out nn.DataParallel, or type CUDA_VISIBLE_DEV"):
+        for part in module.modules():
+            part._replicate_for_data_parallel()
+
+
+def test_memory_that_torch_holds_unused_is_free(monkeypatch):
+    """Or a worker's second run would have smaller chunks than its first."""
+    for name, gib in {"reserved": 60, "allocated": 2}.items():
+        monkeypatch.setattr(torch.cuda, f"memory_{name}", lambda device, gib=gib: gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (19 * 2**30, 80 * 2**30))
+    assert free_bytes(torch.device("cuda")) == 77 * 2**30

@@ -160,3 +160,18 @@ def test_processes_are_those_of_the_settings(items, monkeypatch, streams, proces
 def test_batches_are_joined():
     sizes = [len(images) for images in joined(map(torch.zeros, (64, 64, 64, 10)), 128, CPU)]
     assert sizes == [128, 74]
+
+
+def test_the_table_goes_to_a_device_once(items):
+    """A copy waits for the GPU, and there is one window of images after the other."""
+    images, seen = ByteImages(loader(make_cfg(), items).dataset), []
+    table = images._table
+
+    class Watched:
+        def to(self, device: torch.device) -> torch.Tensor:
+            seen.append(device)
+            return table
+
+    images._table = Watched()
+    some = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    assert torch.equal(images.floats(some), images.floats(some)) and seen == [CPU]

@@ -26,7 +26,11 @@ class Memory:
         def bounded(tower: _TextTower, context: Tensor, rows: Any, *more: Any) -> Tensor:
             if len(context) * rows.n_rows > self.rows:
                 self.refused += 1
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+                if self.refused % 2:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+                raise RuntimeError(
+                    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"
+                )
             return run(tower, context, rows, *more)
 
         patch.setattr(_TextTower, "run", bounded)
