@@ -48,7 +48,7 @@ from benchmarks.text_encoding import (
 from benchmarks.whole_job_data import REAL, SMALL
 from dassl.config import Config, get_cfg_default
 from dassl.engine import TrainerBase
-from dassl.engine.step_graph import CHECKS, Passes, StepGraph
+from dassl.engine.step_graph import Passes
 from dassl.utils.logger import quiet
 from encoders.openai import CLIP
 from encoders.text import free_bytes
@@ -147,7 +147,7 @@ class FamilyBench(Bench):
 
             return work
 
-        return self.steps(step, {"plain": plainly, "ours": ours}, model)
+        return self.steps(step, {"plain": (plainly,), "ours": (ours,)}, model)
 
     def _meta_step(self, trainer: Meta, image: Tensor, label: Tensor) -> dict[str, Work]:
         learned = [p for part in trainer._models.values() for p in part.parameters()]
@@ -168,15 +168,11 @@ class FamilyBench(Bench):
             return work
 
         plainly = plain.ProMetaR(trainer, self.clip)
-        ours = (partial(trainer.passes, trainer.model), trainer.meta_passes)
-        works = {"plain": step(plainly.whole, plainly.meta), "ours": step(*ours)}
-        if self.device.type == "cuda":
-            graphs = [StepGraph(passes, trainer.model) for passes in ours]
-            counted, works["ours"] = works["ours"], step(*graphs)
-            for _ in range(1 + CHECKS):
-                works["ours"]()
-            works["ours"].counted, works["ours"].graph = counted, graphs[1]
-        return works
+        passes = {
+            "plain": (plainly.whole, plainly.meta),
+            "ours": (partial(trainer.passes, trainer.model), trainer.meta_passes),
+        }
+        return self.steps(step, passes, trainer.model)
 
 
 def select(args: argparse.Namespace) -> list[Case]:

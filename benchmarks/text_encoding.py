@@ -217,20 +217,26 @@ class Bench:
 
             return work
 
-        passes = {name: passes_of(f) for name, f in self.forwards(case, model).items()}
+        passes = {name: (passes_of(f),) for name, f in self.forwards(case, model).items()}
         return self.steps(step, passes, model)
 
     def steps(
-        self, step: Callable[[Passes], Work], passes: dict[str, Passes], model: nn.Module
+        self, step: Callable[..., Work], passes: dict[str, tuple[Passes, ...]], model: nn.Module
     ) -> dict[str, Work]:
-        """Returns each path's step; ours is replayed on a GPU, as in training (PromptTrainer)."""
-        works = {name: step(p) for name, p in passes.items()}
+        """Returns each path's step; ours is replayed on a GPU, as in training (PromptTrainer).
+
+        Args:
+            step: makes the step of its passes, one as a rule.
+            passes: of each path.
+            model: what they learn.
+        """
+        works = {name: step(*some) for name, some in passes.items()}
         if self.device.type == "cuda":
-            graph = StepGraph(passes["ours"], model)
-            counted, works["ours"] = works["ours"], step(graph)
+            graphs = [StepGraph(p, model) for p in passes["ours"]]
+            counted, works["ours"] = works["ours"], step(*graphs)
             for _ in range(1 + CHECKS):
                 works["ours"]()
-            works["ours"].counted, works["ours"].graph = counted, graph
+            works["ours"].counted, works["ours"].graph = counted, graphs[-1]
         return works
 
     def _test(self, case: Case, model: nn.Module, image: Tensor) -> dict[str, Work]:
