@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yacs.config import CfgNode
@@ -57,8 +55,7 @@ def supplied(trainer: type, cfg: CfgNode, build: Callable[[], TrainerBase]) -> T
     without_gpu = device_of(cfg).type == "cpu"
     asks = without_gpu and says_what_asks_for_a_gpu(trainer)
     keep_on_the_cpu(asks)
-    file = Path(getattr(sys.modules.get(trainer.__module__), "__file__", None) or "")
-    with missing_names_explained(cfg, file.resolve().parent if file.is_file() else None):
+    with missing_names_explained(trainer, cfg):
         built = build()
     if without_gpu:
         built.device = device_of(cfg)  # it may have set one that is not there

@@ -25,7 +25,7 @@ _OF_TEST_IMAGES = ("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INP
 _ONLY_FOR_TRAINING = ("N_CTX", "CTX_INIT")  # the shape of a context is compared by itself
 _ONLY_ROUNDING = ("PREC",)
 # Beginnings of what only a training reads, or what made its parameters what they are.
-OF_TRAINING = ("OPTIM", "TRAIN.", "TRAINER.", "DATALOADER.TRAIN")
+_OF_TRAINING = ("OPTIM", "TRAIN.", "TRAINER.", "DATALOADER.TRAIN")
 
 Identity = Mapping[str, Any]
 
@@ -123,7 +123,7 @@ def training_of(then: Identity | None) -> dict[str, Any]:
     found = settings if isinstance(settings, dict) else {}
     numbers = {k: found[k] for k in ("SEED", "DATASET.NUM_SHOTS") if type(found.get(k)) is int}
     plain = {k: v for k, v in found.items() if isinstance(v, (int, float, str, list, tuple))}
-    return {**{k: v for k, v in plain.items() if k.startswith(OF_TRAINING)}, **numbers}
+    return {**{k: v for k, v in plain.items() if k.startswith(_OF_TRAINING)}, **numbers}
 
 
 def note_other_arithmetic(then: Identity | None, now: Identity) -> None:

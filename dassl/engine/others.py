@@ -144,9 +144,9 @@ def load_trained(trainer: Any, directory: str, epoch: int | None) -> None:
 
 
 @contextmanager
-def missing_names_explained(cfg: CfgNode, folder: Path | None = None) -> Iterator[None]:
-    """Says where a name is missing that other people's files look up, in a table or in `cfg`; or a
-    file that those in `folder` open."""
+def missing_names_explained(trainer: type, cfg: CfgNode) -> Iterator[None]:
+    """Says where a name is missing that a trainer's files look up, in a table or in `cfg`; or a
+    file that they open."""
     name = cfg.DATASET.NAME
     try:
         yield
@@ -170,7 +170,7 @@ def missing_names_explained(cfg: CfgNode, folder: Path | None = None) -> Iterato
             "trainer's, or put its repository's train.py there (docs/porting.md)"
         ) from error
     except FileNotFoundError as error:
-        place = _place(error, folder)
+        place = _place(error, _folder(sys.modules.get(trainer.__module__)))
         if not place or not error.filename or isinstance(error, UserError):
             raise
         raise ConfigError(

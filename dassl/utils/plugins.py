@@ -28,6 +28,7 @@ logger = get_logger(__name__)
 # The first that is there is taken; the last is where it lies in a repository of its own.
 SETTINGS_FILES = ("{}_cfg.py", "train.py", "../train.py")
 PLUGIN_PACKAGES = ("datasets", "trainers")
+_ASKING = {f"torch.cuda.{name}" for name in INSTEAD}  # a GPU for something
 
 
 def import_files(
@@ -219,13 +220,10 @@ def _lines_for_a_gpu(text: str) -> list[int]:
             named = ("device", "map_location")
             places = [key.value for key in node.keywords if key.arg in named]
             places += node.args if name in ("to", "device", "load") else []
-            of_torch = ast.unparse(node.func) in ASKING
+            of_torch = ast.unparse(node.func) in _ASKING
             if name == "cuda" or of_torch or any(map(_is_cuda, places)):
                 lines.add(node.lineno)
     return sorted(lines)
-
-
-ASKING = {f"torch.cuda.{name}" for name in INSTEAD}
 
 
 def _is_cuda(node: ast.expr) -> bool:
